@@ -1,0 +1,1 @@
+"""The gptwright command: parse, call, print."""

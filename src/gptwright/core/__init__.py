@@ -1,0 +1,1 @@
+"""Ground: errors, configuration, hashing, atomic files, ledger, control store, stages, progress. Knows no machine learning."""

@@ -1,0 +1,198 @@
+"""The control store: what cannot be made again. Releases and aliases, keys, usage, conversations, feedback, audit.
+
+SQLite in ``state/`` by default, PostgreSQL by URL; the same models and migrations serve both. Never deleted with ``work/``.
+"""
+
+import contextlib
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from gptwright.core.errors import UserError, require
+
+
+class Base(DeclarativeBase):
+    """Tables of the control store; the JSON columns hold plain values."""
+
+    type_annotation_map = {dict[str, Any]: sa.JSON, list[Any]: sa.JSON, datetime.datetime: sa.DateTime(timezone=True)}  # noqa: RUF012
+
+
+def utc_now() -> datetime.datetime:
+    """The present, in UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Release(Base):
+    """A model that may be promoted: immutable, with the gate's verdict."""
+
+    __tablename__ = "release"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[str] = mapped_column(unique=True)
+    model_hash: Mapped[str]
+    path: Mapped[str]
+    created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    verdict: Mapped[dict[str, Any]]
+
+
+class Alias(Base):
+    """A name such as ``production`` and the release it points to now."""
+
+    __tablename__ = "alias"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    release_id: Mapped[int] = mapped_column(sa.ForeignKey("release.id"))
+    updated_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+
+
+class AliasHistory(Base):
+    """Every move of an alias and why."""
+
+    __tablename__ = "alias_history"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    release_id: Mapped[int] = mapped_column(sa.ForeignKey("release.id"))
+    at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    reason: Mapped[str]
+
+
+class ApiKey(Base):
+    """A key to the API. Only its hash is kept."""
+
+    __tablename__ = "api_key"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+    prefix: Mapped[str]
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime.datetime | None]
+    revoked_at: Mapped[datetime.datetime | None]
+
+
+class Usage(Base):
+    """Tokens used by one request."""
+
+    __tablename__ = "usage"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key_id: Mapped[int | None] = mapped_column(sa.ForeignKey("api_key.id"))
+    at: Mapped[datetime.datetime] = mapped_column(default=utc_now, index=True)
+    model: Mapped[str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+
+
+class Conversation(Base):
+    """A conversation that the user chose to keep."""
+
+    __tablename__ = "conversation"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    updated_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+
+
+class Message(Base):
+    """A turn of a conversation; ``parent_id`` makes branches."""
+
+    __tablename__ = "message"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(sa.ForeignKey("conversation.id", ondelete="CASCADE"), index=True)
+    parent_id: Mapped[str | None]
+    role: Mapped[str]
+    content: Mapped[str]
+    model: Mapped[str | None]
+    created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+
+
+class Feedback(Base):
+    """A judgement of an answer, and whether it may be trained on."""
+
+    __tablename__ = "feedback"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    model: Mapped[str]
+    messages: Mapped[list[Any]]
+    kind: Mapped[str]
+    value: Mapped[dict[str, Any]]
+    consent: Mapped[bool]
+
+
+class ControlStore:
+    """Open it with ``ControlStore.open``; work in ``with store.session() as session``."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, place: str | Path) -> Self:
+        """Open or create the store and bring its schema up to date.
+
+        Args:
+            place: a file (SQLite) or an SQLAlchemy URL such as ``postgresql+psycopg://user@host/db``.
+
+        Raises:
+            UserError: the database cannot be reached, or the driver is missing.
+        """
+        url = place if isinstance(place, str) and "://" in place else None
+        if url is None:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+            engine = sa.create_engine(f"sqlite:///{Path(place).as_posix()}", connect_args={"timeout": 30})
+            sa.event.listen(engine, "connect", _sqlite_pragmas)
+            # The driver's own transactions start late and let two writers both read first; ours start by taking the write lock.
+            sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        else:
+            if url.startswith("postgresql"):
+                require("psycopg", "postgres")
+                url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+            engine = sa.create_engine(url, pool_pre_ping=True)
+        try:
+            _upgrade(engine)
+        except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+            engine.dispose()
+            raise UserError(
+                f"the control store cannot be opened: {error.__cause__ or error}", where=_shown(place)
+            ) from error
+        return cls(engine)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session that commits on a clean exit and rolls back otherwise."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _shown(place: str | Path) -> str:
+    return (
+        sa.engine.make_url(place).render_as_string(hide_password=True)
+        if isinstance(place, str) and "://" in place
+        else str(place)
+    )
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    """Run the migrations that are missing. Looking first is cheap, and spares every start the import of Alembic's machinery."""
+    from alembic import command
+    from alembic.config import Config as AlembicConfig
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    settings = AlembicConfig()
+    settings.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    with engine.begin() as connection:
+        heads = set(ScriptDirectory.from_config(settings).get_heads())
+        if set(MigrationContext.configure(connection).get_current_heads()) != heads:
+            settings.attributes["connection"] = connection
+            command.upgrade(settings, "head")

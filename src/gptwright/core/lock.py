@@ -1,0 +1,62 @@
+"""The stage lock: one process at a time changes ``work/``. The operating system drops it when the process dies."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gptwright.core.errors import UserError
+
+
+@contextlib.contextmanager
+def stage_lock(work: Path, purpose: str) -> Iterator[None]:
+    """Hold the lock while the block runs.
+
+    Args:
+        work: the project's work folder.
+        purpose: what for, shown to whoever comes second.
+
+    Raises:
+        UserError: another process holds it; the message names the process and what it does.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _try_lock(descriptor):
+            holder = os.pread(descriptor, 200, 1).decode(errors="replace").strip() if hasattr(os, "pread") else ""
+            raise UserError(
+                f"this project is already being worked on{f' ({holder})' if holder else ''}",
+                where=str(work.parent),
+                fix="Wait for it, or stop it with Ctrl-C: it continues where it stopped",
+            )
+        # Byte 0 is what Windows locks; the message starts behind it.
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f" process {os.getpid()}: {purpose}".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+if sys.platform == "win32":
+
+    def _try_lock(descriptor: int) -> bool:
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+
+    def _try_lock(descriptor: int) -> bool:
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

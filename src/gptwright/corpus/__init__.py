@@ -1,0 +1,1 @@
+"""Any texts in, documents with evidence out."""

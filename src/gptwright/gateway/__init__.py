@@ -1,0 +1,1 @@
+"""Models that run elsewhere, behind the interface of our own."""

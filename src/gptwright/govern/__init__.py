@@ -1,0 +1,1 @@
+"""What the law and the licences ask to be written down, compiled from the ledger."""

@@ -1,0 +1,1 @@
+"""What may go into a model and out of it."""

@@ -1,0 +1,186 @@
+"""The transformer: ids in, hidden states out, logits on request. One file for every family we train or open.
+
+Legend of shapes: B batch, T time, D d_model, H query heads, K key/value heads, E d_head, F d_ff, V vocabulary.
+Differences between families are four switches: the norm, the positions, the feed-forward part and the norm on queries and keys.
+
+Source: GPT-2 (Radford et al. 2019); RMSNorm (arXiv 1910.07467); RoPE (2104.09864); SwiGLU (2002.05202); grouped-query
+attention (2305.13245); Qwen3 technical report (2505.09388), whose block `modern` is.
+"""
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gptwright.model.config import ModelConfig
+
+
+class Cache(Protocol):
+    """What attention needs of a key/value cache: store the new keys and values of a layer, give back all of them."""
+
+    def update(self, layer: int, k_bkte: Tensor, v_bkte: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns keys and values (B, K, S, E) of all positions so far, and a mask (B, 1, T, S), true where seen, or None for causal."""
+        ...
+
+
+class RMSNorm(nn.Module):
+    """Scale to unit root mean square, computed in fp32 whatever the input's dtype."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * x32.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention. Queries, keys and values come from one matrix: one large product is faster than three small ones."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        gpt2 = config.family == "gpt2"
+        q_width, kv_width = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+        self.qkv = nn.Linear(config.d_model, q_width + 2 * kv_width, bias=gpt2)
+        self.out = nn.Linear(q_width, config.d_model, bias=gpt2)
+        qk_norm = config.family == "modern"
+        self.q_norm = RMSNorm(config.d_head, config.norm_eps) if qk_norm else None
+        self.k_norm = RMSNorm(config.d_head, config.norm_eps) if qk_norm else None
+
+    def forward(self, x_btd: Tensor, rope: tuple[Tensor, Tensor] | None, cache: Cache | None) -> Tensor:
+        c = self.config
+        b, t, _ = x_btd.shape
+        qkv = self.qkv(x_btd).view(b, t, c.n_heads + 2 * c.n_kv_heads, c.d_head)
+        q, k, v = qkv.split([c.n_heads, c.n_kv_heads, c.n_kv_heads], dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, E)
+        mask = None
+        if cache is not None:
+            k, v, mask = cache.update(self.layer, k, v)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=c.n_heads != c.n_kv_heads)
+        return self.out(y.transpose(1, 2).reshape(b, t, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (modern, llama) or GELU (gpt2). Gate and up stand in one matrix, gate first."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gated = config.family != "gpt2"
+        self.up = nn.Linear(config.d_model, config.d_ff * (2 if self.gated else 1), bias=not self.gated)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=not self.gated)
+
+    def forward(self, x_btd: Tensor) -> Tensor:
+        if not self.gated:
+            return self.down(F.gelu(self.up(x_btd), approximate="tanh"))
+        gate, up = self.up(x_btd).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm1 = make_norm(config)
+        self.attention = Attention(config, layer)
+        self.norm2 = make_norm(config)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x_btd: Tensor, rope: tuple[Tensor, Tensor] | None, cache: Cache | None = None) -> Tensor:
+        x_btd = x_btd + self.attention(self.norm1(x_btd), rope, cache)
+        return x_btd + self.feed_forward(self.norm2(x_btd))
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model.
+
+    Args:
+        config: its shape. Build it under ``torch.device("meta")`` to count without memory, then ``to_empty`` and ``init_weights``.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.positions = nn.Embedding(config.seq_len, config.d_model) if config.family == "gpt2" else None
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = make_norm(config)
+        self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    def forward(self, ids_bt: Tensor, cache: Cache | None = None, positions_bt: Tensor | None = None) -> Tensor:
+        """Hidden states after the last norm.
+
+        Args:
+            ids_bt: token ids, int64 (B, T).
+            cache: keys and values of earlier positions, if any.
+            positions_bt: position of each token, int64 (B, T) or (1, T); default 0 .. T-1.
+
+        Returns:
+            Hidden states (B, T, D) in the weights' dtype.
+        """
+        if positions_bt is None:
+            positions_bt = torch.arange(ids_bt.shape[1], device=ids_bt.device)[None]
+        x = self.embedding(ids_bt)
+        rope = None
+        if self.positions is not None:
+            x = x + self.positions(positions_bt)
+        else:
+            rope = rope_tables(positions_bt, self.config.d_head, self.config.rope_theta, x.dtype)
+        for block in self.blocks:
+            x = block(x, rope, cache)
+        return self.norm(x)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix (V, D), tied or not."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def logits(self, hidden_btd: Tensor) -> Tensor:
+        """Unnormalised log-probabilities (B, T, V), in the hidden states' dtype."""
+        return F.linear(hidden_btd, self.head_weight)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> None:
+        """GPT-2's initialisation: normal with std 0.02, and output projections smaller by 1/sqrt(2 n_layers), so that the residual
+        stream's variance does not grow with depth. One generator, so that a seed means the same weights everywhere.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.ndim == 1:
+                parameter.fill_(1.0)
+            else:
+                residual = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
+                std = 0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02
+                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """LayerNorm for gpt2, RMSNorm for the others."""
+    return nn.LayerNorm(config.d_model, config.norm_eps) if config.family == "gpt2" else RMSNorm(config.d_model, config.norm_eps)
+
+
+def rope_tables(positions_bt: Tensor, d_head: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (B, T, 1, E) of the rotary angles, computed in fp32 and then cast."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    frequencies = theta ** (-torch.arange(0, d_head, 2, device=positions_bt.device, dtype=wide) / d_head)
+    angles = positions_bt.to(wide)[..., None] * frequencies
+    angles = torch.cat([angles, angles], dim=-1)[:, :, None, :]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x_bthe: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding, the half-split form that Llama and Qwen weights on disk expect."""
+    left, right = x_bthe.chunk(2, dim=-1)
+    return x_bthe * cos + torch.cat([-right, left], dim=-1) * sin

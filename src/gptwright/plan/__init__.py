@@ -1,0 +1,1 @@
+"""What to build on this machine, measured before it is promised."""

@@ -1,0 +1,1 @@
+"""A project folder and everything a person can ask of it."""

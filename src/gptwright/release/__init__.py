@@ -1,0 +1,1 @@
+"""Which model answers: candidates, gates, promotion, rollback, refresh."""

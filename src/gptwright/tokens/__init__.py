@@ -1,0 +1,1 @@
+"""Documents become token shards, and shards become batches."""
