@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def lookup(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-@lru_cache(maxsize=None)
+@cache
 def code_version(modules: tuple[str, ...]) -> str:
     """Hash of the modules' syntax trees without docstrings: a comment or a reworded docstring makes nothing stale."""
     trees: list[str] = []
