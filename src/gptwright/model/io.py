@@ -1,0 +1,172 @@
+"""Models on disk: a standard Hugging Face directory, written and read. No pickle: safetensors and JSON only."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gptwright.core.errors import UserError
+from gptwright.core.files import atomic_dir, read_json, write_json
+from gptwright.model.config import ModelConfig
+from gptwright.model.hf import SUPPORTED, config_from_hf, config_to_hf, from_hf, to_hf
+from gptwright.model.transformer import Transformer
+
+TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+# <|endoftext|> and <|im_end|>: a document's end and a turn's end both end an answer.
+EOS_TOKEN_IDS = (0, 2)
+
+
+def save_model(
+    model: Transformer,
+    directory: str | Path,
+    tokenizer_dir: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    eos_token_ids: Sequence[int] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> Path:
+    """Write a model as a Hugging Face directory; it replaces ``directory`` as a whole, or not at all.
+
+    Args:
+        model: LoRA, if any, must be merged.
+        directory: the place.
+        tokenizer_dir: its tokenizer files and chat template are copied; may be another model's directory.
+        dtype: dtype of the weights on disk; None keeps the model's.
+        eos_token_ids: ids that end an answer; default: those of ``tokenizer_dir``'s generation_config.json, else 0 and 2.
+        extra: further JSON files to write beside it, name -> content (for example ``{"manifest.json": {...}}``).
+
+    Returns:
+        ``directory``.
+    """
+    source = Path(tokenizer_dir) if tokenizer_dir is not None else None
+    generation: dict[str, Any] = {}
+    if source is not None and (source / "generation_config.json").is_file():
+        generation = read_json(source / "generation_config.json")
+    if eos_token_ids is None:
+        eos_token_ids = _id_list(generation.get("eos_token_id", EOS_TOKEN_IDS))
+    pad = generation.get("pad_token_id", eos_token_ids[0] if eos_token_ids else None)
+    dtype = dtype or model.embedding.weight.dtype
+    tensors = {name: value.detach().to("cpu", dtype) for name, value in to_hf(model.config, model.state_dict()).items()}
+    with atomic_dir(directory) as folder:
+        write_json(folder / "config.json", config_to_hf(model.config, dtype, eos_token_ids, pad))
+        write_json(
+            folder / "generation_config.json",
+            {"bos_token_id": generation.get("bos_token_id"), "eos_token_id": list(eos_token_ids), "pad_token_id": pad},
+        )
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        if source is not None:
+            copy_tokenizer(source, folder)
+        for name, content in (extra or {}).items():
+            write_json(folder / name, content)
+    return Path(directory)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy what belongs to a tokenizer: tokenizer*, chat_template* and the older vocabulary files.
+
+    Raises:
+        UserError: there is no tokenizer.json.
+    """
+    if not (source / "tokenizer.json").is_file():
+        raise UserError("no tokenizer.json", where=str(source), fix="Point to a directory that holds a tokenizer")
+    for file in sorted(source.iterdir()):
+        if file.is_file() and (file.name.startswith(("tokenizer", "chat_template")) or file.name in TOKENIZER_FILES):
+            shutil.copyfile(file, target / file.name)
+
+
+def read_config(directory: str | Path) -> ModelConfig:
+    """The shape of the model in a directory, from config.json alone.
+
+    Raises:
+        UserError: no config.json, or an architecture that is not supported.
+    """
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise UserError(
+            "not a model directory (no config.json)", where=str(directory), fix="Give a Hugging Face model directory"
+        )
+    return config_from_hf(read_json(path), str(path))
+
+
+def read_eos_ids(directory: str | Path) -> list[int]:
+    """Ids that end an answer: of generation_config.json, else of config.json."""
+    for name in ("generation_config.json", "config.json"):
+        path = Path(directory) / name
+        if path.is_file() and (value := read_json(path).get("eos_token_id")) is not None:
+            return _id_list(value)
+    return []
+
+
+def load_model(
+    directory: str | Path, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
+) -> Transformer:
+    """Read a Hugging Face directory (Qwen3, Llama or GPT-2; one safetensors file or several with an index).
+
+    Args:
+        directory: the model directory.
+        dtype: dtype of the weights in memory; None keeps the file's.
+        device: where they go.
+
+    Returns:
+        The model, in training mode off.
+
+    Raises:
+        UserError: a file is missing or damaged, or the architecture is not supported; it names the file and the fix.
+    """
+    folder = Path(directory)
+    config = read_config(folder)
+    with torch.device("meta"):
+        model = Transformer(config)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    with ExitStack() as stack:
+        names, read = _open(folder, stack)
+        state = from_hf(config, names, read, shapes, str(folder), dtype)
+    if dtype is None:  # a norm in fp32 beside bf16 matrices would not run; the embedding's dtype speaks for all
+        state = {name: value.to(state["embedding.weight"].dtype) for name, value in state.items()}
+    model.load_state_dict(state, assign=True)
+    return model.to(device).eval()
+
+
+def _open(folder: Path, stack: ExitStack) -> tuple[list[str], Callable[[str], Tensor]]:
+    """Every tensor name of a checkpoint, and a function that reads one."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        files = [single]
+    elif index.is_file():
+        weight_map = read_json(index).get("weight_map", {})
+        files = [folder / Path(name).name for name in sorted(set(weight_map.values()))]
+    else:
+        other = next((f.name for f in sorted(folder.glob("*")) if f.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
+        fix = {
+            None: "Fetch model.safetensors into it",
+            ".gguf": "Import the GGUF file itself: gptwright import FILE.gguf",
+        }.get(
+            other and Path(other).suffix,
+            "Pickle files can run code when opened; fetch the safetensors version of the model",
+        )
+        raise UserError(f"no model.safetensors{f' (only {other})' if other else ''}", where=str(folder), fix=fix)
+    homes: dict[str, Any] = {}
+    for file in files:
+        if not file.is_file():
+            raise UserError("no such file, though the index names it", where=str(file), fix="Fetch the missing shard")
+        try:
+            handle = stack.enter_context(safe_open(file, framework="pt"))
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"not a readable safetensors file ({error})",
+                where=str(file),
+                fix=f"Fetch it again; supported are {SUPPORTED}",
+            ) from error
+        homes.update((name, handle) for name in handle.keys())  # noqa: SIM118 - safe_open is no mapping
+    return list(homes), lambda name: homes[name].get_tensor(name)
+
+
+def _id_list(value: Any) -> list[int]:
+    if value is None:
+        return []
+    return [int(value)] if isinstance(value, int) else [int(item) for item in value]
