@@ -1,1 +1,1 @@
-"""Documents become token shards, and shards become batches."""
+"""Documents become token shards, and shards become batches: tokenizer, chat rendering, shards, plans, packing."""
