@@ -66,7 +66,9 @@ class Attention(nn.Module):
         mask = None
         if cache is not None:
             k, v, mask = cache.update(self.layer, k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=c.n_heads != c.n_kv_heads)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=c.n_heads != c.n_kv_heads
+        )
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -168,7 +170,11 @@ class Transformer(nn.Module):
 
 def make_norm(config: ModelConfig) -> nn.Module:
     """LayerNorm for gpt2, RMSNorm for the others."""
-    return nn.LayerNorm(config.d_model, config.norm_eps) if config.family == "gpt2" else RMSNorm(config.d_model, config.norm_eps)
+    return (
+        nn.LayerNorm(config.d_model, config.norm_eps)
+        if config.family == "gpt2"
+        else RMSNorm(config.d_model, config.norm_eps)
+    )
 
 
 def rope_tables(positions_bt: Tensor, d_head: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,105 @@
+"""Time into steps: a short probe of real steps at the start, which leaves no trace in the state, and the early end."""
+
+import time
+from dataclasses import dataclass
+
+from gptwright.core.errors import UserError
+from gptwright.train import machine
+from gptwright.train.config import TrainConfig
+from gptwright.train.data import Heldout, Plan
+from gptwright.train.run import Resolved
+from gptwright.train.schedule import Schedule
+from gptwright.train.stepper import Stepper
+
+_PROBE_STEPS = 3
+_RESERVE_SHARE = 0.03  # checkpoints, logging, a machine that slows down a little
+_EVALS = 10
+
+
+@dataclass
+class Speed:
+    """Rate of the steps of this process; an exponential mean, so that a slow first step fades."""
+
+    step_s: float = 0.0
+    tokens_per_s: float = 0.0
+    steps: int = 0
+
+    def add(self, seconds: float, tokens: int) -> None:
+        self.steps += 1
+        keep = min(0.97, 1 - 1 / self.steps)
+        self.step_s = keep * self.step_s + (1 - keep) * seconds
+        self.tokens_per_s = tokens / max(self.step_s, 1e-9)
+
+
+def resolve(
+    stepper: Stepper, plan: Plan, config: TrainConfig, heldout: Heldout | None, updates: int, began: float
+) -> Resolved:
+    """Turn "auto" and time into numbers, once.
+
+    Args:
+        stepper: holding the state that the run starts from; unchanged afterwards.
+        plan: its first batches are what the probe runs.
+        config: the settings.
+        heldout: one batch of it is timed too.
+        updates: steps that the optimizer state has already seen.
+        began: ``time.monotonic()`` of the run's start; what passed since is part of the budget.
+
+    Returns:
+        The machine, the schedule, the measured matmul peak and seconds per step (0 without a time budget).
+    """
+    seq_len = int(plan.batch(0).tokens.shape[1])
+    tokens = max(seq_len, stepper.micro_tokens)
+    peak = machine.matmul_peak(stepper.model.config, tokens, stepper.machine.torch_dtype, stepper.machine.device)
+    steps, step_s = config.max_steps, 0.0
+    if config.max_time is not None:
+        step_s, eval_s = _probe(stepper, plan, heldout, updates)
+        left = config.max_time * (1 - _RESERVE_SHARE) - (time.monotonic() - began) - _EVALS * eval_s
+        fitting = int(left / step_s)
+        if fitting < 1:
+            raise UserError(
+                f"a time budget of {config.max_time:.0f} s is too short: one step takes {step_s:.1f} s and {time.monotonic() - began:.0f} s passed before the first",
+                where="max_time",
+                fix="Give more time, or a smaller model or batch",
+            )
+        steps = fitting if steps is None else min(steps, fitting)
+    assert steps is not None, "TrainConfig requires max_steps or max_time"
+    schedule = Schedule.of(steps, config.warmup_share, config.decay_share, config.final_lr_share)
+    return Resolved(stepper.machine, schedule, peak, step_s)
+
+
+def _probe(stepper: Stepper, plan: Plan, heldout: Heldout | None, updates: int) -> tuple[float, float]:
+    """Seconds of a step and of one held-out measurement. Whole steps are run, then every tensor is put back."""
+    weights, state = stepper.tensors()
+    saved = {n: t.clone() for n, t in weights.items()}, {n: t.clone() for n, t in state.items()}
+    timed = []
+    for step in range(_PROBE_STEPS + 1):  # the first one compiles and warms up
+        begin = time.perf_counter()
+        result = stepper.gradients(plan.batch(step))
+        stepper.apply(updates + step, 0.0, result.grad_norm)
+        machine.synchronize(stepper.machine.device)
+        timed.append(time.perf_counter() - begin)
+    eval_s = 0.0
+    if heldout is not None and heldout.batches:
+        begin = time.perf_counter()
+        stepper.evaluate(heldout.batches[0])
+        eval_s = (time.perf_counter() - begin) * len(heldout.batches)
+    stepper.load(*saved)
+    return sorted(timed[1:])[_PROBE_STEPS // 2], eval_s
+
+
+def early_end(schedule: Schedule, step: int, left_s: float, speed: Speed) -> int | None:
+    """The total number of steps when the decay must begin now for the run to end in time; None while the plan holds.
+
+    Args:
+        schedule: as it stands.
+        step: steps done.
+        left_s: seconds of the budget left.
+        speed: of the steps so far.
+    """
+    if speed.steps < 10 or step >= schedule.decay_start:
+        return None
+    fitting = int(left_s / speed.step_s)
+    planned_decay = schedule.steps - schedule.decay_start
+    if fitting >= (schedule.steps - step) * 0.95 or fitting > max(1, planned_decay):
+        return None
+    return step + max(1, min(fitting, planned_decay))

@@ -1,0 +1,343 @@
+"""The one training loop. In: a model, a plan of batches, a config. Out: trained weights in the model, and a run folder.
+
+It pretrains, fine-tunes and continues alike: what differs is the plan's targets, which parameters require a gradient, and
+where the weights come from. It can be killed at any instant; run again with the same arguments it ends with the same bits.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptwright.core.errors import Interrupted, UserError
+from gptwright.core.files import atomic_write, remove_leftovers, write_json
+from gptwright.core.interrupt import StopFlag, stop_on_signals
+from gptwright.core.ledger import Ledger
+from gptwright.core.progress import Bar, clock, progress, say, short
+from gptwright.model.config import ModelConfig
+from gptwright.model.transformer import Transformer
+from gptwright.train import budget, machine
+from gptwright.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from gptwright.train.config import TrainConfig
+from gptwright.train.data import Heldout, Plan
+from gptwright.train.metrics import Metrics, read_metrics
+from gptwright.train.plot import svg_plot
+from gptwright.train.run import Resolved, RunFolder, warn_if_moved
+from gptwright.train.stepper import Stepper, StepResult
+
+_CHECKPOINT_EVERY_S = 60.0
+_SHOWN_DOCS = 20
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What callbacks are told after every step."""
+
+    step: int
+    steps: int
+    loss: float
+    heldout_bpb: float | None
+    tokens: int
+    tokens_per_s: float
+    lr_share: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run. ``model`` holds the trained weights (fp32); a model that was handed in was trained in place."""
+
+    model: Transformer
+    steps: int
+    final_loss: float
+    heldout_bpb: float | None
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    flops_per_s: float
+    peak_share: float
+    run_dir: Path
+    checkpoint: Path
+    stable_checkpoint: Path | None
+
+
+def train(
+    model: ModelConfig | Transformer,
+    plan: Plan,
+    config: TrainConfig,
+    *,
+    run_dir: Path,
+    ledger: Ledger | None = None,
+    heldout: Heldout | None = None,
+    callbacks: Sequence[Callable[[StepInfo], None]] = (),
+    start: Path | None = None,
+    label: str = "train",
+) -> TrainResult:
+    """Train, or go on with a run that was stopped or killed.
+
+    Args:
+        model: a shape (weights are made from ``config.seed``) or a model to train in place; only parameters that require a
+            gradient are optimised and checkpointed.
+        plan: the batch of every step; may have an attribute ``key`` that names its data.
+        config: settings; time budgets and every "auto" are resolved once and kept in ``run_dir/config.json``.
+        run_dir: folder of this run: config.json, metrics.jsonl, checkpoints/, loss.svg, result.json.
+        ledger: told of the run's start, decisions and end; the run's id is the folder's name.
+        heldout: measured now and then, and at the end.
+        callbacks: called after every step, outside the arithmetic.
+        start: a checkpoint directory to continue from (weights and optimizer state), such as ``run_dir/stable`` of an
+            earlier run. Ignored when ``run_dir`` has a checkpoint of its own.
+        label: stands before the progress bar.
+
+    Returns:
+        The result; a run that was already finished gives it again.
+
+    Raises:
+        UserError: bad settings, a full disk, a damaged only checkpoint, or a loss that is not a number (with document ids).
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved and the same call goes on.
+    """
+    with stop_on_signals() as stop:
+        run = _Run(model, plan, config, RunFolder(run_dir, ledger), heldout, callbacks, start, label, stop)
+        try:
+            return run.go()
+        except BaseException as error:
+            run.folder.finish(
+                "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed", {"error": str(error)}
+            )
+            raise
+
+
+class _Run:
+    def __init__(
+        self,
+        model: ModelConfig | Transformer,
+        plan: Plan,
+        config: TrainConfig,
+        folder: RunFolder,
+        heldout: Heldout | None,
+        callbacks: Sequence[Callable[[StepInfo], None]],
+        start: Path | None,
+        label: str,
+        stop: StopFlag,
+    ) -> None:
+        self.began = time.monotonic()
+        self.plan, self.config, self.folder, self.heldout = plan, config, folder, heldout
+        self.callbacks, self.start, self.label, self.stop = callbacks, start, label, stop
+        if isinstance(model, ModelConfig):
+            shape = model
+            model = Transformer(shape)
+            model.init_weights(config.seed)
+        self.model = model
+        self.heldout_bytes = heldout.size_bytes() if heldout is not None else 0
+        self.bpb: float | None = None
+        self.step = self.updates = self.tokens = 0
+        self.loss = float("nan")
+        self.seconds_before = 0.0
+
+    def go(self) -> TrainResult:
+        config, folder = self.config, self.folder
+        plan_key = str(getattr(self.plan, "key", ""))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder.path)
+        machine.keep_memory()
+        resolved = folder.read_config(config, self.model.config, plan_key)
+        chosen = machine.choose(config) if resolved is None else self._same_machine(resolved)
+        self.stepper = Stepper(self.model, config, chosen)
+        folder.begin(config.objective, config.model_dump())
+        checkpoint = latest_checkpoint(folder.checkpoints) if resolved is not None else None
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        elif self.start is not None:
+            first = load_checkpoint(self.start)
+            self.stepper.load(first.weights, first.optimizer)
+            self.updates = first.updates
+        if resolved is None:
+            resolved = budget.resolve(self.stepper, self.plan, config, self.heldout, self.updates, self.began)
+            folder.write_config(config, self.model.config, plan_key, resolved)
+            self.fresh = True
+        else:
+            self.fresh = False
+        self.resolved, self.schedule = resolved, resolved.schedule
+        for event in folder.decisions("decay_started"):
+            self.schedule = self.schedule.ends_early(event["step"], event["steps"])
+        if self.step < self.schedule.steps:
+            self._steps()
+        return self._finish()
+
+    def _same_machine(self, resolved: Resolved) -> machine.Machine:
+        """The machine as resolved at the start, as far as this one can give it."""
+        then = resolved.machine
+        settings = {
+            "device": then.device,
+            "dtype": then.dtype,
+            "threads": then.threads,
+            "compile": "auto" if then.compiled else "off",
+        }
+        now = machine.choose(self.config.model_copy(update=settings))
+        warn_if_moved(then, now)
+        return now
+
+    def _steps(self) -> None:
+        eval_every = self.config.eval_every or max(1, self.schedule.steps // 10)
+        self.last_saved = time.monotonic()
+        self.speed = budget.Speed()
+        with (
+            Metrics(self.folder.path / "metrics.jsonl", self.step) as metrics,
+            progress(self.label, self.schedule.steps, "steps") as bar,
+        ):
+            bar.advance(self.step)
+            while self.step < self.schedule.steps:
+                if self.stop:
+                    self._save()
+                    raise Interrupted(
+                        f"stopped after step {self.step} of {self.schedule.steps}; run the same command to go on"
+                    )
+                if self.step == self.schedule.decay_start and self.step > 0:
+                    self._save(stable=True)
+                self._one(metrics, bar, eval_every)
+                self._maybe_save()
+                self._maybe_end_early(bar)
+        self._save()
+
+    def _one(self, metrics: Metrics, bar: Bar, eval_every: int) -> None:
+        begin = time.perf_counter()
+        batch = self.plan.batch(self.step)
+        result = self.stepper.gradients(batch)
+        self._guard(result, batch.docs)
+        share = self.schedule.share(self.step)
+        self.stepper.apply(self.updates, share, result.grad_norm)
+        machine.synchronize(self.stepper.machine.device)
+        seconds = time.perf_counter() - begin
+        self.step, self.updates, self.tokens, self.loss = (
+            self.step + 1,
+            self.updates + 1,
+            self.tokens + result.tokens,
+            result.loss,
+        )
+        self.speed.add(seconds, result.tokens)
+        measured = None
+        if self.heldout is not None and (self.step % eval_every == 0 or self.step == self.schedule.steps):
+            measured = self.bpb = self._measure()
+        last = self.step == self.schedule.steps
+        if last or measured is not None or self.step % self.config.log_every == 0:
+            row: dict[str, Any] = {
+                "step": self.step,
+                "loss": result.loss,
+                "grad_norm": result.grad_norm,
+                "lr_share": share,
+            }
+            row |= {"tokens": self.tokens, "targets": result.targets, "seconds": round(seconds, 4)}
+            metrics.add(row if measured is None else row | {"heldout_bpb": measured})
+        bar.note(self._line())
+        bar.advance(1)
+        info = StepInfo(
+            self.step, self.schedule.steps, result.loss, self.bpb, self.tokens, self.speed.tokens_per_s, share
+        )
+        for callback in self.callbacks:
+            callback(info)
+
+    def _line(self) -> str:
+        flops = self.speed.tokens_per_s * self._flops_per_token()
+        parts = [f"loss {self.loss:.3f}"]
+        if self.bpb is not None:
+            parts.append(f"held-out {self.bpb:.3f} bits/byte")
+        parts.append(f"{short(self.speed.tokens_per_s)} tokens/s  {short(flops)}FLOP/s")
+        if self.resolved.matmul_peak:
+            parts.append(f"{100 * flops / self.resolved.matmul_peak:.0f}% of matmul peak")
+        parts.append(f"{clock((self.schedule.steps - self.step) * self.speed.step_s)} left")
+        return "  ".join(parts)
+
+    def _flops_per_token(self) -> float:
+        return machine.flops_per_token(self.model.config, self.stepper.last_seq_len)
+
+    def _guard(self, result: StepResult, docs: Sequence[str]) -> None:
+        if result.targets == 0:
+            raise UserError(
+                f"the batch of step {self.step} has no targets",
+                where="plan",
+                fix="Check that the chats have assistant turns",
+            )
+        if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+            return
+        names = list(dict.fromkeys(docs))
+        shown = ", ".join(names[:_SHOWN_DOCS]) + (
+            f" and {len(names) - _SHOWN_DOCS} more" if len(names) > _SHOWN_DOCS else ""
+        )
+        what = "the loss" if not math.isfinite(result.loss) else "the gradient"
+        raise UserError(
+            f"{what} is not a number at step {self.step}; documents of the batch: {shown}",
+            where=str(self.folder.path),
+            fix="Look at these documents, or lower lr_matrix and lr_embedding; the last good checkpoint is kept",
+        )
+
+    def _measure(self) -> float:
+        assert self.heldout is not None
+        nats = sum(self.stepper.evaluate(batch)[0] for batch in self.heldout.batches)
+        return nats / math.log(2) / max(self.heldout_bytes, 1)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.began
+
+    def _save(self, stable: bool = False) -> None:
+        weights, state = self.stepper.tensors()
+        loss = self.loss if math.isfinite(self.loss) else 0.0
+        extra = {"heldout_bpb": self.bpb}
+        checkpoint = Checkpoint(self.step, self.updates, self._seconds(), self.tokens, loss, weights, state, extra)
+        if stable:
+            save_checkpoint(self.folder.path, checkpoint, name="stable")
+            return
+        save_checkpoint(self.folder.checkpoints, checkpoint)
+        self.last_saved = time.monotonic()
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.stepper.load(checkpoint.weights, checkpoint.optimizer)
+        self.step, self.updates, self.tokens = checkpoint.step, checkpoint.updates, checkpoint.tokens
+        self.loss, self.bpb, self.seconds_before = checkpoint.loss, checkpoint.extra["heldout_bpb"], checkpoint.seconds
+
+    def _maybe_save(self) -> None:
+        every = self.config.checkpoint_every
+        due = self.step % every == 0 if every else time.monotonic() - self.last_saved > _CHECKPOINT_EVERY_S
+        if due and self.step < self.schedule.steps:
+            self._save()
+
+    def _maybe_end_early(self, bar: Bar) -> None:
+        """Only the first process of a run may decide this: a resumed one must do what was decided, to end with the same bits."""
+        if not self.fresh or self.config.max_time is None:
+            return
+        steps = budget.early_end(self.schedule, self.step, self.config.max_time - self._seconds(), self.speed)
+        if steps is not None:
+            self.folder.decide("decay_started", {"step": self.step, "steps": steps, "planned": self.schedule.steps})
+            say(f"the machine is slower than at the start: the decay begins at step {self.step}, to end at {steps}")
+            self.schedule = self.schedule.ends_early(self.step, steps)
+            self.fresh, bar.total = False, steps
+
+    def _finish(self) -> TrainResult:
+        path = self.folder.path
+        rows = read_metrics(path / "metrics.jsonl")
+        curves = {"training loss": [(r["step"], r["loss"]) for r in rows]}
+        with atomic_write(path / "loss.svg", "w") as file:
+            file.write(svg_plot(curves, f"{self.folder.id}: loss, nats per token"))
+        busy = sum(r["seconds"] for r in rows) or 1.0
+        speed = sum(r["targets"] and r["seconds"] and 1 for r in rows)
+        per_s = self.tokens / busy if speed == self.step else self.tokens / max(self._seconds(), 1e-9)
+        flops = per_s * self._flops_per_token()
+        meta = {
+            "steps": self.step,
+            "final_loss": self.loss,
+            "heldout_bpb": self.bpb,
+            "tokens": self.tokens,
+            "seconds": round(self._seconds(), 2),
+            "tokens_per_s": round(per_s, 1),
+            "flops_per_s": flops,
+            "peak_share": flops / self.resolved.matmul_peak if self.resolved.matmul_peak else 0.0,
+        }
+        write_json(path / "result.json", meta)
+        self.folder.finish("done", meta)
+        stable = path / "stable"
+        return TrainResult(
+            model=self.stepper.finished(),
+            run_dir=path,
+            checkpoint=self.folder.checkpoints / f"step-{self.step:08d}",
+            stable_checkpoint=stable if stable.is_dir() else None,
+            **meta,
+        )

@@ -1,0 +1,177 @@
+"""What this machine does best, found by asking and by short measurements: device, dtype, compiler, allocator, matmul peak."""
+
+import ctypes
+import platform
+import shutil
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gptwright.core.errors import UserError
+from gptwright.model.config import ModelConfig
+from gptwright.train.config import TrainConfig
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Choices made once for a run and written to its config."""
+
+    device: str
+    dtype: str
+    compiled: bool
+    threads: int
+    isa: str
+    torch: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+
+def choose(config: TrainConfig) -> Machine:
+    """Resolve every "auto" of a config on this machine.
+
+    Raises:
+        UserError: the device asked for is not there, or compilation was asked for without a compiler.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if (device == "cuda" and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise UserError(f"no {device} device here", where="device", fix='Set device = "auto"')
+    dtype = _fastest_dtype(device) if config.dtype == "auto" else config.dtype
+    missing = missing_for_compile(device)
+    if config.compile == "on" and missing:
+        raise UserError(
+            f"cannot compile: {missing}",
+            where="compile",
+            fix='Run: apt install g++ python3-dev, or set compile = "auto"',
+        )
+    compiled = config.compile != "off" and missing is None and dtype != "float64"
+    return Machine(device, dtype, compiled, torch.get_num_threads(), instruction_set(), torch.__version__)
+
+
+def instruction_set() -> str:
+    """The class of machine for which bits are promised: architecture and vector instructions."""
+    flags = []
+    for name in ("_is_avx2_supported", "_is_avx512_supported", "_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        probe: Callable[[], bool] | None = getattr(torch.cpu, name, None)
+        if probe is not None and probe():
+            flags.append(name.removeprefix("_is_").removesuffix("_supported"))
+    return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags])
+
+
+def missing_for_compile(device: str = "cpu") -> str | None:
+    """What torch.compile lacks here, or None when it has all it needs."""
+    if device != "cpu":
+        return None if device == "cuda" and _has_triton() else "no Triton for this device"
+    if sys.platform == "win32":
+        return None if shutil.which("cl") else "no C++ compiler (cl)"
+    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        return "no C++ compiler (g++)"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "no Python headers (Python.h)"
+    return None
+
+
+def _has_triton() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("triton") is not None
+
+
+def _fastest_dtype(device: str) -> str:
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    if device == "mps" or not has_bf16_units():
+        return "float32"
+    shape = (2048, 384, 1024)
+    return (
+        "bfloat16" if matmul_flops([shape], torch.bfloat16) > 1.3 * matmul_flops([shape], torch.float32) else "float32"
+    )
+
+
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bf16 in hardware (AMX or AVX512-BF16)."""
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(probe() for probe in probes if probe is not None)
+
+
+def matmul_flops(
+    shapes: list[tuple[int, int, int]], dtype: torch.dtype, device: str = "cpu", repeats: int = 5
+) -> float:
+    """Best rate of plain products (M, K) @ (K, N) over a list of shapes, outputs preallocated. FLOP/s, weighted by work."""
+    seconds = work = 0.0
+    for m, k, n in shapes:
+        a = torch.ones(m, k, dtype=dtype, device=device)
+        b = torch.ones(k, n, dtype=dtype, device=device)
+        out = torch.empty(m, n, dtype=dtype, device=device)
+        best = float("inf")
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            torch.mm(a, b, out=out)
+            synchronize(device)
+            best = min(best, time.perf_counter() - start)
+        seconds += best
+        work += 2.0 * m * k * n
+    return work / seconds
+
+
+def matmul_peak(config: ModelConfig, tokens: int, dtype: torch.dtype, device: str = "cpu") -> float:
+    """The matmul rate at the model's own shapes: every product of a block and the head, forward and both backwards. FLOP/s."""
+    shapes = [shape for rows, columns in matrices(config) for shape in _three(tokens, rows, columns)]
+    head_rows = min(tokens, 1024)
+    shapes += _three(head_rows, config.vocab_size, config.d_model)
+    return matmul_flops(shapes, dtype, device)
+
+
+def _three(tokens: int, rows: int, columns: int) -> list[tuple[int, int, int]]:
+    return [(tokens, columns, rows), (tokens, rows, columns), (rows, tokens, columns)]
+
+
+def matrices(config: ModelConfig) -> list[tuple[int, int]]:
+    """(outputs, inputs) of the four matrices of a block."""
+    q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+    wide = config.d_ff * (1 if config.family == "gpt2" else 2)
+    return [(q + 2 * kv, config.d_model), (config.d_model, q), (wide, config.d_model), (config.d_model, config.d_ff)]
+
+
+def flops_per_token(config: ModelConfig, seq_len: int) -> float:
+    """Training FLOPs of one token: 6 per weight of every product, and the causal half of attention's two products. Source: arXiv 2204.02311, app. B."""
+    weights = config.n_layers * sum(r * c for r, c in matrices(config)) + config.vocab_size * config.d_model
+    return 6.0 * weights + 6.0 * config.n_layers * seq_len * config.n_heads * config.d_head
+
+
+def synchronize(device: str) -> None:
+    """Wait for a device's queue, so that a clock means something."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def keep_memory() -> bool:
+    """Tell glibc to keep freed memory instead of giving it back, so that each step does not fault its pages in again.
+
+    Returns:
+        Whether it was done (Linux with glibc only).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    return bool(mallopt(mmap_threshold, 1 << 30)) and bool(mallopt(trim_threshold, 2**31 - 1))

@@ -1,0 +1,50 @@
+"""metrics.jsonl: one line a step, appended; on resume cut back to the checkpoint, so that the file reads as one run."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gptwright.core.files import atomic_write
+
+
+class Metrics:
+    """Appends lines to a file. Use as a context manager.
+
+    Args:
+        path: of metrics.jsonl.
+        step: steps done by the checkpoint the run starts from; later lines are cut off, a torn last line too.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        kept = [row for row in read_metrics(path) if row["step"] <= step]
+        with atomic_write(path, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+        self._file = open(path, "a", encoding="utf-8", newline="\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a metrics file; none when it is not there."""
+    rows: list[dict[str, Any]] = []
+    if not path.exists():
+        return rows
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn by a kill
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows

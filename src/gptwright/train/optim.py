@@ -1,0 +1,163 @@
+"""Muon for the matrices inside the blocks, AdamW for everything else, over fp32 masters held in one flat buffer each.
+
+Fused matrices are orthogonalised part by part (query, key, value, gate, up), since each part is a map of its own.
+Source: Muon (kellerjordan.github.io/posts/muon); AdamW (arXiv 1711.05101); Polar Express (arXiv 2505.16932).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from gptwright.model.config import ModelConfig
+from gptwright.train.config import TrainConfig
+
+# Coefficients of the odd polynomial per iteration: Polar Express for lower bound 1e-3, with its safety factor of 1.01 inside.
+POLAR = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+_BLOCK_MATRIX = re.compile(r"blocks\.\d+\.(attention\.(qkv|out)|feed_forward\.(up|down))\.weight")
+
+
+def orthogonalise(g_nrc: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest semi-orthogonal matrices (N, R, C), R <= C, approximately: singular values end near 1.
+
+    Args:
+        g_nrc: stacked matrices.
+        dtype: of the products; bf16 is enough.
+    """
+    x = g_nrc.to(dtype)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
+    for a, b, c in POLAR:
+        s = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def parts(name: str, shape: torch.Size, config: ModelConfig) -> list[tuple[int, int]] | None:
+    """Row ranges of a block's matrix that are maps of their own; None for what Muon does not touch."""
+    found = _BLOCK_MATRIX.fullmatch(name)
+    if found is None or len(shape) != 2:
+        return None
+    rows = shape[0]
+    if found[2] == "qkv":
+        q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+        return [(0, q), (q, q + kv), (q + kv, q + 2 * kv)]
+    if found[3] == "up" and config.family != "gpt2":
+        return [(0, rows // 2), (rows // 2, rows)]
+    return [(0, rows)]
+
+
+class Optimizer:
+    """Updates masters in place from gradients in place; its state is two flat buffers.
+
+    Args:
+        masters: name -> fp32 (or fp64) tensor, updated in place; iteration order is the layout of the state.
+        model_config: tells where fused matrices split.
+        config: rates and decay.
+        fast_dtype: dtype of Newton-Schulz products.
+    """
+
+    def __init__(
+        self, masters: Mapping[str, Tensor], model_config: ModelConfig, config: TrainConfig, fast_dtype: torch.dtype
+    ) -> None:
+        self.config, self.fast_dtype = config, fast_dtype
+        self.masters = dict(masters)
+        self.grads = {name: torch.zeros_like(p) for name, p in masters.items()}
+        self.first = {name: torch.zeros_like(p) for name, p in masters.items()}
+        self.groups: dict[tuple[int, int], list[tuple[str, int, int]]] = {}
+        self.adam: list[str] = []
+        for name, p in masters.items():
+            split = parts(name, p.shape, model_config) if config.optimizer == "muon" else None
+            if split is None:
+                self.adam.append(name)
+                continue
+            for start, end in split:
+                r, c = end - start, p.shape[1]
+                self.groups.setdefault((min(r, c), max(r, c)), []).append((name, start, end))
+        self.muon = [name for name in masters if name not in set(self.adam)]
+        self.second = {name: torch.zeros_like(masters[name]) for name in self.adam}
+
+    def zero_grad(self) -> None:
+        torch._foreach_zero_(list(self.grads.values()))
+
+    def grad_norm(self) -> Tensor:
+        """Global L2 norm of the gradients, shape ()."""
+        norms = torch._foreach_norm(list(self.grads.values()))
+        return torch.stack(norms).norm()
+
+    def step(self, step: int, share: float, clip: float) -> None:
+        """One update.
+
+        Args:
+            step: 0-based, for Adam's bias correction.
+            share: of the peak rates.
+            clip: factor on the gradients (at most 1).
+        """
+        if clip < 1:
+            torch._foreach_mul_(list(self.grads.values()), clip)
+        self._adam(step, share)
+        if self.muon:
+            self._muon(share)
+
+    def _adam(self, step: int, share: float) -> None:
+        c = self.config
+        by_rate: dict[tuple[float, float], list[str]] = {}
+        for name in self.adam:
+            vocabulary = name in ("embedding.weight", "head.weight", "positions.weight")
+            block = _BLOCK_MATRIX.fullmatch(name) is not None
+            by_rate.setdefault(
+                (c.lr_embedding if vocabulary else c.lr_other, c.weight_decay if block else 0.0), []
+            ).append(name)
+        for (rate, decay), names in by_rate.items():
+            torch._fused_adamw_(
+                [self.masters[n] for n in names],
+                [self.grads[n] for n in names],
+                [self.first[n] for n in names],
+                [self.second[n] for n in names],
+                [],
+                [torch.tensor(float(step + 1)) for _ in names],
+                lr=rate * share,
+                beta1=c.beta1,
+                beta2=c.beta2,
+                weight_decay=decay,
+                eps=1e-10,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def _muon(self, share: float) -> None:
+        c = self.config
+        momenta = [self.first[n] for n in self.muon]
+        grads = [self.grads[n] for n in self.muon]
+        torch._foreach_lerp_(momenta, grads, 1 - c.momentum)
+        nesterov = dict(zip(self.muon, torch._foreach_lerp(grads, momenta, c.momentum), strict=True))
+        rate = c.lr_matrix * share
+        torch._foreach_mul_([self.masters[n] for n in self.muon], 1 - rate * c.weight_decay)
+        for entries in self.groups.values():
+            pieces = [nesterov[name][start:end] for name, start, end in entries]
+            x = torch.stack([p if p.shape[0] <= p.shape[1] else p.mT for p in pieces])
+            updates = orthogonalise(x, self.fast_dtype)
+            for (name, start, end), piece, update in zip(entries, pieces, updates.unbind(), strict=True):
+                tall = piece.shape[0] > piece.shape[1]
+                scale = max(1.0, piece.shape[0] / piece.shape[1]) ** 0.5
+                self.masters[name][start:end].add_((update.mT if tall else update).to(piece.dtype), alpha=-rate * scale)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on, by name."""
+        return {f"first.{n}": t for n, t in self.first.items()} | {f"second.{n}": t for n, t in self.second.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put a state back in place."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+
+def trainable(named: Iterable[tuple[str, torch.nn.Parameter]]) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a run optimises and checkpoints."""
+    return {name: p for name, p in named if p.requires_grad}
