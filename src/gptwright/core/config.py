@@ -139,11 +139,10 @@ def explain(cls: type[Config], key: str) -> tuple[str, str, Any]:
             near = _nearest(part, list(section.model_fields) if section else [])
             raise UserError(f"no such key: {key}", fix=f"Did you mean {near}?" if near else None)
     section = _section(found)
-    if field is None or (section is not None and field.annotation is not found):
-        return (section.__doc__ or "").strip() if section else "", "table", None
+    if field is None or section is not None:
+        return field.description or "" if field else "", "table", None
     default = None if field.is_required() else field.get_default(call_default_factory=True)
-    kind = section.__name__ if section else str(getattr(field.annotation, "__name__", field.annotation))
-    return field.description or "", kind, default.model_dump() if isinstance(default, Config) else default
+    return field.description or "", str(getattr(field.annotation, "__name__", field.annotation)), default
 
 
 def _section(annotation: Any) -> type[Config] | None:

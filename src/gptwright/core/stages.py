@@ -73,6 +73,7 @@ def judge(stages: Sequence[Stage], config: Mapping[str, Any], ledger: Ledger, ro
         key = b2_json(parts)
         artifact = ledger.latest_of_stage(stage.name)
         upstream = [name for name in stage.inputs if verdicts[name].state != "fresh"]
+        reasons: tuple[str, ...]
         if artifact is None:
             state, reasons = "missing", ("never made",)
         elif not (root / artifact.path).exists():
