@@ -1,0 +1,267 @@
+"""Held-out bits per byte: the one score that does not depend on the tokenizer.
+
+Each UTF-8 byte of each document is counted once, and the values are kept per document, so that two models can be compared in pairs.
+Never counted: control tokens, the end of a document, and in conversations the role lines that the template writes.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gptwright.core.errors import GptwrightError, UserError
+from gptwright.core.hashing import b2_json, content_id
+from gptwright.evaluate.statistics import Comparison, compare_ratio, ratio_interval
+
+_LOGIT_ROWS = 1024  # rows of the (rows, vocabulary) matrix held at once: 32 MB at 8,192 entries
+
+
+class DocumentLike(Protocol):
+    """What is needed of a corpus document."""
+
+    @property
+    def uid(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def messages(self) -> list[dict[str, Any]] | None: ...
+
+
+class RenderedLike(Protocol):
+    """A conversation as token ids."""
+
+    @property
+    def ids(self) -> list[int]: ...
+
+
+class TokenizerLike(Protocol):
+    """What is needed of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos_id(self) -> int: ...
+    @property
+    def byte_lengths(self) -> NDArray[Any]: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: list[int]) -> str: ...
+    def render(self, messages: list[dict[str, Any]]) -> RenderedLike: ...
+
+
+class ModelLike(Protocol):
+    """What is needed of a model: hidden states, and logits of chosen rows."""
+
+    def __call__(self, ids_bt: Tensor) -> Tensor: ...
+    def logits(self, hidden: Tensor) -> Tensor: ...
+    def parameters(self) -> Iterable[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class BitsPerByte:
+    """Bits and bytes of each held-out document. ``value`` is sum(bits) / sum(bytes)."""
+
+    uids: tuple[str, ...]
+    bits: NDArray[np.float64]
+    bytes: NDArray[np.int64]
+    tokens: int
+    skipped: int
+
+    @property
+    def value(self) -> float:
+        return float(self.bits.sum() / self.bytes.sum())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval over documents; (nan, nan) with a single one."""
+        return ratio_interval(self.bits, self.bytes)[1:]
+
+    @property
+    def dataset_hash(self) -> str:
+        """Names the exact held-out set: which documents, how many bytes of each."""
+        return b2_json([list(self.uids), self.bytes.tolist()])
+
+    def to_detail(self) -> dict[str, Any]:
+        """For ``ledger.add_evaluation(detail=...)``; ``from_detail`` gives it back."""
+        return {
+            "uids": list(self.uids), "bits": self.bits.tolist(), "bytes": self.bytes.tolist(),
+            "tokens": self.tokens, "skipped": self.skipped,
+        }  # fmt: skip
+
+    @classmethod
+    def from_detail(cls, detail: dict[str, Any]) -> "BitsPerByte":
+        """Rebuild from the ledger."""
+        return cls(
+            tuple(detail["uids"]), np.asarray(detail["bits"], dtype=np.float64), np.asarray(detail["bytes"], dtype=np.int64),
+            int(detail["tokens"]), int(detail["skipped"]),
+        )  # fmt: skip
+
+
+@torch.inference_mode()
+def bits_per_byte(
+    model: ModelLike,
+    tokenizer: TokenizerLike,
+    documents: Iterable[DocumentLike | str],
+    seq_len: int,
+    batch: int = 16,
+    *,
+    stride: int | None = None,
+) -> BitsPerByte:
+    """Score a model on held-out documents.
+
+    Each document is read by itself, after the end-of-document token. A longer one is read in windows of ``seq_len`` tokens that move
+    by ``stride``; of each window only the tokens that no earlier window scored are counted.
+
+    Args:
+        model: hidden states (B, T, D) from ids (B, T), and logits from hidden states.
+        tokenizer: the model's own.
+        documents: objects with uid, text and messages, or plain texts. Conversations are rendered as the model sees them.
+        seq_len: context. Tokens; at most what the model was built for.
+        batch: windows per forward pass.
+        stride: tokens between two windows; default half a context. ``seq_len`` means windows without overlap.
+
+    Returns:
+        Bits and bytes per document, in the order given; documents without a byte are left out and counted in ``skipped``.
+
+    Raises:
+        UserError: there is nothing to score.
+        GptwrightError: the tokenizer does not give back every byte (its tables are wrong), so no number would be true.
+    """
+    stride = max(1, seq_len // 2) if stride is None else stride
+    if not 0 < stride <= seq_len:
+        raise ValueError("stride must be between 1 and seq_len")
+    lengths = np.asarray(tokenizer.byte_lengths, dtype=np.int64)
+    uids: list[str] = []
+    sizes: list[int] = []
+    windows: list[_Window] = []
+    tokens = skipped = 0
+    for document in documents:
+        uid, ids, counted = _encode(tokenizer, document, lengths)
+        size = int(lengths[ids][counted].sum())
+        if size == 0:
+            skipped += 1
+            continue
+        windows += _windows(len(uids), [tokenizer.eos_id, *ids], counted, seq_len, stride)
+        uids.append(uid)
+        sizes.append(size)
+        tokens += int(counted.sum())
+    if not uids:
+        raise UserError("the held-out set has no text", fix="Raise [corpus] heldout_share, or add documents")
+    bits = np.zeros(len(uids))
+    device = next(iter(model.parameters())).device
+    windows.sort(
+        key=lambda w: (len(w.inputs), w.document, w.start)
+    )  # like lengths together: less padding; ties by place: same order always
+    for first in range(0, len(windows), batch):
+        group = windows[first : first + batch]
+        for window, values in zip(group, _score(model, group, tokenizer.vocab_size, device), strict=True):
+            bits[window.document] += float(values.sum())
+    return BitsPerByte(tuple(uids), bits, np.asarray(sizes, dtype=np.int64), tokens, skipped)
+
+
+def compare_bpb(a: BitsPerByte, b: BitsPerByte, *, clusters: Sequence[str] | None = None, seed: int = 0) -> Comparison:
+    """Paired test of two models on the same held-out documents; ``delta`` below zero means that A is better.
+
+    Raises:
+        UserError: they were scored on different documents.
+    """
+    if a.uids != b.uids or not np.array_equal(a.bytes, b.bytes):
+        raise UserError(
+            "the two models were scored on different held-out documents", fix="Evaluate both on the same held-out set"
+        )
+    return compare_ratio(a.bits, b.bits, a.bytes, clusters=clusters, seed=seed)
+
+
+@dataclass(frozen=True)
+class _Window:
+    document: int
+    start: int
+    inputs: list[int]
+    targets: list[int]
+    positions: NDArray[np.int64]  # of the inputs, those whose target is counted here
+
+
+def _encode(
+    tokenizer: TokenizerLike, document: DocumentLike | str, lengths: NDArray[np.int64]
+) -> tuple[str, list[int], NDArray[np.bool_]]:
+    """Id, token ids, and which tokens carry bytes of the document's own text."""
+    if isinstance(document, str):
+        uid, text, messages = content_id(document), document, None
+    else:
+        uid, text, messages = document.uid, document.text, document.messages
+    if not messages:
+        ids = tokenizer.encode(text)
+        counted = lengths[ids] > 0
+        expected, found = len(text.encode()), int(lengths[ids].sum())
+    else:
+        ids = tokenizer.render(messages).ids
+        counted, found = _content(tokenizer, ids, lengths)
+        expected = sum(len(str(message["content"]).encode()) for message in messages)
+    if expected != found:
+        raise GptwrightError(
+            f"document {uid}: {expected} bytes of text became tokens of {found} bytes; the tokenizer's byte table is wrong"
+        )
+    return uid, ids, counted
+
+
+def _content(tokenizer: TokenizerLike, ids: list[int], lengths: NDArray[np.int64]) -> tuple[NDArray[np.bool_], int]:
+    """Which tokens of a rendered conversation are content, and how many bytes of it they carry.
+
+    Each turn is control token, role, newline, content, control token; what stands between two turns is the template's.
+    """
+    counted = np.zeros(len(ids), dtype=bool)
+    found, inside, header = 0, False, ""
+    for i, token in enumerate(ids):
+        if lengths[token] == 0:
+            inside, header = not inside, ""
+        elif inside and "\n" not in header:
+            header += tokenizer.decode([token])
+            # A token that holds the newline and the first bytes of the content belongs to the content.
+            rest = len(header.partition("\n")[2].encode()) if "\n" in header else 0
+            counted[i] = rest > 0
+            found += rest
+        elif inside:
+            counted[i] = True
+            found += int(lengths[token])
+    return counted, found
+
+
+def _windows(
+    document: int, sequence: list[int], counted: NDArray[np.bool_], seq_len: int, stride: int
+) -> list[_Window]:
+    total = len(sequence) - 1  # targets are sequence[1:]
+    windows, done, start = [], 0, 0
+    while done < total:
+        end = min(start + seq_len, total)
+        positions = np.flatnonzero(counted[done:end]) + (done - start)
+        if len(positions):
+            windows.append(_Window(document, start, sequence[start:end], sequence[start + 1 : end + 1], positions))
+        done = end
+        start += stride
+    return windows
+
+
+def _score(
+    model: ModelLike, group: Sequence[_Window], vocab_size: int, device: torch.device
+) -> list[NDArray[np.float64]]:
+    """Bits of the counted targets of each window."""
+    longest = max(len(window.inputs) for window in group)
+    ids = torch.zeros(
+        (len(group), longest), dtype=torch.int64
+    )  # padding stands on the right, where causal attention cannot see it
+    for row, window in enumerate(group):
+        ids[row, : len(window.inputs)] = torch.tensor(window.inputs)
+    hidden = model(ids.to(device))
+    rows = torch.cat([hidden[row, torch.from_numpy(window.positions).to(device)] for row, window in enumerate(group)])
+    targets = torch.tensor([window.targets[p] for window in group for p in window.positions], device=device)
+    parts = []
+    for start in range(0, len(rows), _LOGIT_ROWS):
+        # Columns past the vocabulary pad the matrix; they stand for no token and get no probability.
+        logits = model.logits(rows[start : start + _LOGIT_ROWS])[:, :vocab_size].float()
+        parts.append(torch.nn.functional.cross_entropy(logits, targets[start : start + _LOGIT_ROWS], reduction="none"))
+    bits = torch.cat(parts).double().cpu().numpy() / math.log(2)
+    return np.split(bits, np.cumsum([len(window.positions) for window in group])[:-1])
