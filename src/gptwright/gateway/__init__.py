@@ -1,1 +1,1 @@
-"""Models that run elsewhere, behind the interface of our own."""
+"""Hosted and remote models behind one interface, by the OpenAI protocol. Keys come from the environment only."""

@@ -1,1 +1,1 @@
-"""What may go into a model and out of it."""
+"""What may go in and out: limits, hidden characters, forged template markers, personal data."""
