@@ -16,11 +16,7 @@ from gptwright.evaluate.bpb import BitsPerByte, bits_per_byte, compare_bpb
 from gptwright.evaluate.record import latest_bpb, record_bpb
 from gptwright.model.config import ModelConfig
 from gptwright.model.transformer import Transformer
-
-
-@dataclass
-class Rendered:
-    ids: list[int]
+from gptwright.tokens.tokenizer import train_tokenizer
 
 
 @dataclass
@@ -46,14 +42,8 @@ class ByteTokenizer:
             data = data[len(self.table[ids[-1]]) :]
         return ids
 
-    def decode(self, ids: list[int]) -> str:
-        return b"".join(self.table[i] for i in ids).decode(errors="replace")
-
-    def render(self, messages: list[dict[str, Any]]) -> Rendered:
-        ids: list[int] = []
-        for message in messages:
-            ids += [1, *self.encode(f"{message['role']}\n{message['content']}"), 2, *self.encode("\n")]
-        return Rendered(ids)
+    def token_id(self, name: str) -> int | None:
+        return {"<|im_start|>": 1, "<|im_end|>": 2}.get(name)
 
 
 def tiny_model(vocab_size: int = 320, seq_len: int = 32, seed: int = 0) -> Transformer:
@@ -165,17 +155,32 @@ def test_bits_per_byte_when_batched_otherwise_then_is_the_same_to_rounding():
 
 
 def test_bits_per_byte_of_a_conversation_then_counts_content_bytes_only():
-    # "\nh" is one token here, so the first content byte of the second turn shares a token with the template's newline.
     messages = [
-        {"role": "user", "content": "the hat?"},
+        {"role": "user", "content": "the hat?\n"},
         {"role": "assistant", "content": "hé\nhi"},
         {"role": "user", "content": ""},
     ]
     result = bits_per_byte(Uniform(262), TOKENIZER, [Doc("c", "", messages)], 64)
-    content = TOKENIZER.encode("the hat?")
-    # In the answer the shared token counts, then é (2 bytes), "\nh", "i".
-    assert result.tokens == len(content) + 1 + 2 + 1 + 1
+    contents = [TOKENIZER.encode("the hat?"), TOKENIZER.encode("hé\nhi")]
+    assert result.tokens == sum(map(len, contents))
+    assert result.bytes.tolist() == [len("the hat?") + len("hé\nhi".encode())]
     assert result.bits[0] == pytest.approx(result.tokens * math.log2(262), rel=1e-6)
+
+
+def test_bits_per_byte_of_a_conversation_then_reads_the_ids_that_training_renders(tmp_path):
+    tokenizer = train_tokenizer(["hello there, how are you?", "fine, thanks. and you?"] * 20, 320, tmp_path)
+    messages = [{"role": "user", "content": "how are you?"}, {"role": "assistant", "content": "fine, thanks."}]
+    seen = []
+
+    class Spy(Uniform):
+        def __call__(self, ids):
+            seen.append(ids)
+            return super().__call__(ids)
+
+    result = bits_per_byte(Spy(320), tokenizer, [Doc("c", "", messages)], 128)
+    rendered = tokenizer.render(messages).ids
+    assert seen[0][0].tolist() == [tokenizer.eos_id, *rendered][: len(seen[0][0])]
+    assert result.bytes[0] == len("how are you?fine, thanks.")
 
 
 def test_bits_per_byte_when_the_byte_table_lies_then_refuses_to_give_a_number():

@@ -8,10 +8,19 @@ from gptwright.evaluate.chat_quality import chat_quality, ends_in_sentence, repe
 @pytest.mark.parametrize(
     ("reply", "ends"),
     [
-        ("I like it.", True), ('He said "yes!"', True), ("Fine :)", False), ("Fine. :)", True), ("Great! 😀", True), ("I like", False), ("...", False),
-        ("", False), ("Really?!", True), ("It is 3.5", False), ("Well, that’s nice.’", True),
+        ("I like it.", True),
+        ('He said "yes!"', True),
+        ("Fine :)", False),
+        ("Fine. :)", True),
+        ("Great! 😀", True),
+        ("I like", False),
+        ("...", False),
+        ("", False),
+        ("Really?!", True),
+        ("It is 3.5", False),
+        ("Well, that’s nice.’", True),
     ],
-)  # fmt: skip
+)
 def test_ends_in_sentence_for_many_endings_then_judges_them(reply, ends):
     assert ends_in_sentence(reply) is ends
 

@@ -45,10 +45,21 @@ def test_mark_for_each_kind_then_judges_as_a_person_would(kind, answer, reply, r
 @pytest.mark.parametrize(
     ("reply", "right"),
     [
-        ("B", True), ("b", True), ("(B) dog", True), ("B. dog", True), ("The answer is B", True), ("Answer: B", True), ("A", False),
-        ("A dog barks.", True), ("It is the dog.", True), ("cat or dog", False), ("", False), ("I think the dog", True), ("a", False),
+        ("B", True),
+        ("b", True),
+        ("(B) dog", True),
+        ("B. dog", True),
+        ("The answer is B", True),
+        ("Answer: B", True),
+        ("A", False),
+        ("A dog barks.", True),
+        ("It is the dog.", True),
+        ("cat or dog", False),
+        ("", False),
+        ("I think the dog", True),
+        ("a", False),
     ],
-)  # fmt: skip
+)
 def test_mark_choice_for_many_phrasings_then_finds_the_choice(reply, right):
     assert mark(Question("1", "Which barks?", ("dog",), "choice", ("cat", "dog")), reply) is right
 
@@ -81,14 +92,23 @@ def test_read_questions_with_faults_then_lists_every_row(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text(
         '{"question": "ok", "answer": "x"}\n{"question": "no answer"}\nnot json\n{"question": "q", "answer": "(", "kind": "regex"}\n'
-        '{"question": "q", "answer": "z", "choices": ["a", "b"]}\n{"question": "q", "anwser": "z"}\n["list"]\n{"question":"q","answer":"a","kind":"best"}\n',
+        '{"question": "q", "answer": "z", "choices": ["a", "b"]}\n{"question": "q", "anwser": "z"}\n["list"]\n'
+        '{"question":"q","answer":"a","kind":"best"}\n',
         encoding="utf-8",
     )
     with pytest.raises(UserError) as caught:
         read_questions(path)
     text = str(caught.value)
     assert "7 faulty rows" in text
-    for part in ("line 2: no answer", "line 3: not JSON", "line 4: not a regular", "line 5: the answer 'z'", "line 6: unknown field anwser", "line 7: not an object", "line 8: kind 'best'"):  # fmt: skip
+    for part in (
+        "line 2: no answer",
+        "line 3: not JSON",
+        "line 4: not a regular",
+        "line 5: the answer 'z'",
+        "line 6: unknown field anwser",
+        "line 7: not an object",
+        "line 8: kind 'best'",
+    ):
         assert part in text
 
 
@@ -110,10 +130,15 @@ def test_read_questions_from_csv_and_toml_then_equal_jsonl(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("q.txt", b"", "not read"), ("q.jsonl", b"", "no questions"), ("q.jsonl", b"\xff\xfe\x00", "not UTF-8"), ("q.toml", b"a = ", "not valid TOML"),
-        ("q.toml", b"a = 1", "no \\[\\[questions"), ("q.csv", b'question,answer\n"a,b\n', "not valid CSV"), ("q.csv", b"question,answer\na,b,c\n", "more cells"),
+        ("q.txt", b"", "not read"),
+        ("q.jsonl", b"", "no questions"),
+        ("q.jsonl", b"\xff\xfe\x00", "not UTF-8"),
+        ("q.toml", b"a = ", "not valid TOML"),
+        ("q.toml", b"a = 1", "no \\[\\[questions"),
+        ("q.csv", b'question,answer\n"a,b\n', "not valid CSV"),
+        ("q.csv", b"question,answer\na,b,c\n", "more cells"),
     ],
-)  # fmt: skip
+)
 def test_read_questions_from_a_bad_file_then_user_error(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):

@@ -17,6 +17,7 @@ from torch import Tensor
 from gptwright.core.errors import GptwrightError, UserError
 from gptwright.core.hashing import b2_json, content_id
 from gptwright.evaluate.statistics import Comparison, compare_ratio, ratio_interval
+from gptwright.tokens.chat import Segment, segments
 
 _LOGIT_ROWS = 1024  # rows of the (rows, vocabulary) matrix held at once: 32 MB at 8,192 entries
 
@@ -32,13 +33,6 @@ class DocumentLike(Protocol):
     def messages(self) -> list[dict[str, Any]] | None: ...
 
 
-class RenderedLike(Protocol):
-    """A conversation as token ids."""
-
-    @property
-    def ids(self) -> list[int]: ...
-
-
 class TokenizerLike(Protocol):
     """What is needed of a tokenizer."""
 
@@ -49,8 +43,7 @@ class TokenizerLike(Protocol):
     @property
     def byte_lengths(self) -> NDArray[Any]: ...
     def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: list[int]) -> str: ...
-    def render(self, messages: list[dict[str, Any]]) -> RenderedLike: ...
+    def token_id(self, name: str) -> int | None: ...
 
 
 class ModelLike(Protocol):
@@ -193,41 +186,24 @@ def _encode(
         uid, text, messages = content_id(document), document, None
     else:
         uid, text, messages = document.uid, document.text, document.messages
-    if not messages:
-        ids = tokenizer.encode(text)
-        counted = lengths[ids] > 0
-        expected, found = len(text.encode()), int(lengths[ids].sum())
-    else:
-        ids = tokenizer.render(messages).ids
-        counted, found = _content(tokenizer, ids, lengths)
-        expected = sum(len(str(message["content"]).encode()) for message in messages)
-    if expected != found:
-        raise GptwrightError(
-            f"document {uid}: {expected} bytes of text became tokens of {found} bytes; the tokenizer's byte table is wrong"
-        )
-    return uid, ids, counted
-
-
-def _content(tokenizer: TokenizerLike, ids: list[int], lengths: NDArray[np.int64]) -> tuple[NDArray[np.bool_], int]:
-    """Which tokens of a rendered conversation are content, and how many bytes of it they carry.
-
-    Each turn is control token, role, newline, content, control token; what stands between two turns is the template's.
-    """
-    counted = np.zeros(len(ids), dtype=bool)
-    found, inside, header = 0, False, ""
-    for i, token in enumerate(ids):
-        if lengths[token] == 0:
-            inside, header = not inside, ""
-        elif inside and "\n" not in header:
-            header += tokenizer.decode([token])
-            # A token that holds the newline and the first bytes of the content belongs to the content.
-            rest = len(header.partition("\n")[2].encode()) if "\n" in header else 0
-            counted[i] = rest > 0
-            found += rest
-        elif inside:
-            counted[i] = True
-            found += int(lengths[token])
-    return counted, found
+    parts = segments(messages) if messages else [Segment(text, False, True)]
+    ids: list[int] = []
+    counted: list[bool] = []
+    for part in parts:
+        if part.control:
+            control = tokenizer.token_id(part.content)
+            new, own = [] if control is None else [control], False
+        else:
+            # In a rendered conversation only role lines and the ends of turns finish with a line break: contents are stripped.
+            new, own = tokenizer.encode(part.content), not (messages and part.content.endswith("\n"))
+            size, found = len(part.content.encode()), int(lengths[new].sum())
+            if found != size:
+                raise GptwrightError(
+                    f"document {uid}: {size} bytes of text became tokens of {found} bytes; the tokenizer's byte table is wrong"
+                )
+        ids += new
+        counted += [own] * len(new)
+    return uid, ids, np.asarray(counted, dtype=bool)
 
 
 def _windows(
