@@ -1,0 +1,156 @@
+"""Cards say what the ledger says, and list what it does not."""
+
+import json
+
+import pytest
+import yaml
+
+from gptwright.core.errors import Refused, UserError
+from gptwright.core.ledger import FileRow, Ledger, SourceRow
+from gptwright.govern.applicability import GPAI_FLOP, applicability
+from gptwright.govern.cards import write_cards
+from gptwright.model.io import save_model
+from gptwright.model.presets import modern
+from gptwright.model.transformer import Transformer
+
+MODEL = "demo-pretrain-0123456789"
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger.open(tmp_path / "work" / "ledger.sqlite") as opened:
+        opened.set_sources(
+            [
+                SourceRow(
+                    "chats", "package", "package:chitchat", "MIT", "package metadata", "A. Author", "yes", "mask"
+                ),
+                SourceRow(
+                    "wiki",
+                    "wiki",
+                    "https://example.org/dump",
+                    "CC-BY-SA-4.0",
+                    "config",
+                    "Wiki | authors\n# not a heading",
+                    "unknown",
+                    "mask",
+                ),
+            ]
+        )
+        opened.set_files(
+            "chats",
+            [
+                FileRow("chats", "a.json", "ok", None, 750, 0, "b2:1", 5),
+                FileRow("chats", "b", "unreadable", "x", 9, 0, "", 0),
+            ],
+        )
+        opened.set_files("wiki", [FileRow("wiki", "w.txt", "ok", None, 250, 0, "b2:2", 2)])
+        yield opened
+
+
+def make_model(ledger, root, **meta):
+    save_model(Transformer(modern(depth=1, vocab_size=128, seq_len=32)), root / "work" / "models" / MODEL)
+    data = ledger.add_artifact(
+        "corpus", stage="corpus", name="corpus", path="work/corpus", hash="b2:c", meta={"documents": 7, "bytes": 1000}
+    )
+    ledger.start_run("20260101-000000-abcd", "pretrain", {})
+    ledger.finish_run("20260101-000000-abcd", "done", {"tokens": 1000, "tokens_per_s": 100.0, "flops_per_s": 5e6})
+    return ledger.add_artifact(
+        "model",
+        stage="pretrain",
+        name=MODEL,
+        path=f"work/models/{MODEL}",
+        hash="b2:m",
+        parents=[data.id],
+        meta=meta,
+        run_id="20260101-000000-abcd",
+    )
+
+
+def test_write_cards_then_the_front_matter_and_tables_hold_the_ledger(ledger, tmp_path):
+    make_model(ledger, tmp_path)
+    ledger.add_evaluation(MODEL, "b2:m", "heldout", "bits_per_byte", 1.25, low=1.2, high=1.3, n=40, unit="bits/byte")
+    ledger.add_evaluation(MODEL, "b2:other", "heldout", "bits_per_byte", 9.0, n=40, unit="bits/byte")
+    written = write_cards(tmp_path, ledger, tmp_path / "out", "research")
+    assert [path.name for path in written] == ["README.md", "DATASET_CARD.md", "ATTRIBUTION.md", "applicability.json"]
+    text = written[0].read_text(encoding="utf-8")
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["pipeline_tag"] == "text-generation"
+    assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 1.25
+    assert "license" not in front
+    assert "| heldout | bits_per_byte | 1.2500 | 1.2000 to 1.3000 | 40 | bits/byte |" in text
+    assert "9.0" not in text
+    assert "| pretrain | 20260101-000000-abcd | 1,000 | 5e+07 |" in text
+    assert "75.0%" in text
+    assert "[More Information Needed]" not in text
+    head = next(line for line in text.splitlines() if line.startswith("> Not known"))
+    assert head == "> Not known: licence of the model; language; whether source wiki holds personal data."
+
+
+def test_write_cards_when_huggingface_reads_them_then_metadata_is_valid(ledger, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    make_model(ledger, tmp_path, license="Apache-2.0", language="en")
+    ledger.add_evaluation(MODEL, "b2:m", "heldout", "bits_per_byte", 1.25, n=40, unit="bits/byte")
+    written = write_cards(tmp_path, ledger, tmp_path / "out", "private")
+    card = hub.ModelCard(written[0].read_text(encoding="utf-8"))
+    assert card.data.license == "apache-2.0"
+    assert card.data.eval_results[0].metric_value == 1.25
+    data = hub.DatasetCard(written[1].read_text(encoding="utf-8")).data
+    assert data.size_categories == ["n<1K"]
+    assert data.license == "other"
+
+
+def test_attribution_with_hostile_text_then_stays_on_one_line(ledger, tmp_path):
+    make_model(ledger, tmp_path)
+    text = write_cards(tmp_path, ledger, tmp_path / "out", "private")[2].read_text(encoding="utf-8")
+    assert "\n# not" not in text
+    assert "## CC-BY-SA-4.0" in text
+    assert "name the author and the source" in text
+    assert "A. Author" in text
+    assert "**wiki** (<https://example.org/dump>)" in text
+
+
+def test_write_cards_commercial_with_a_non_commercial_source_then_refused_and_nothing_written(ledger, tmp_path):
+    make_model(ledger, tmp_path)
+    rows = ledger.sources()
+    ledger.set_sources([rows[1], SourceRow("songs", "folder", "songs", "CC-BY-NC-4.0", "config", None, "no", "mask")])
+    ledger.set_files("songs", [FileRow("songs", "a", "ok", None, 10, 0, "b2:3", 1)])
+    with pytest.raises(Refused, match="songs"):
+        write_cards(tmp_path, ledger, tmp_path / "out", "commercial")
+    assert not (tmp_path / "out").exists()
+
+
+def test_write_cards_without_a_model_then_user_error(ledger, tmp_path):
+    with pytest.raises(UserError, match="no model yet"):
+        write_cards(tmp_path, ledger, tmp_path / "out", "private")
+
+
+def test_applicability_of_a_chain_then_adds_up_and_says_how_far_below(ledger, tmp_path):
+    first = make_model(ledger, tmp_path)
+    tuned = ledger.add_artifact(
+        "model", stage="finetune", name="demo-finetune", path="x", hash="b2:t", parents=[first.id],
+        meta={"tokens": 500, "tokens_per_s": 50.0, "flops_per_s": 5e6},
+    )  # fmt: skip
+    result = applicability(ledger, tuned)
+    assert result.flop == pytest.approx(1000 * 5e4 + 500 * 1e5)
+    assert [run.stage for run in result.runs] == ["pretrain", "finetune"]
+    assert f"{GPAI_FLOP / 1e8:,.0f}" in result.statements[0]
+    assert json.loads(json.dumps(result.to_json()))["training_flop"] == result.flop
+    assert "not legal advice" in result.to_json()["notice"]
+
+
+def test_applicability_of_an_adapted_model_then_names_the_base_and_the_third(ledger, tmp_path):
+    base = ledger.add_artifact("model", stage="import", name="smollm2", path="x", hash="b2:s")
+    tuned = ledger.add_artifact(
+        "model", stage="finetune", name="mine", path="x", hash="b2:t", parents=[base.id],
+        meta={"tokens": 500, "tokens_per_s": 50.0, "flops_per_s": 5e6},
+    )  # fmt: skip
+    assert "not recorded" in applicability(ledger, tuned).statements[1]
+    assert "not reached" in applicability(ledger, tuned, base_flop=1e10).statements[1]
+    assert ": reached" in applicability(ledger, tuned, base_flop=1e8).statements[1]
+
+
+def test_applicability_when_a_run_kept_no_numbers_then_says_so(ledger):
+    lost = ledger.add_artifact("model", stage="pretrain", name="lost", path="x", hash="b2:l")
+    result = applicability(ledger, lost)
+    assert result.not_recorded == ("lost",)
+    assert "too low" in result.statements[0]
