@@ -36,8 +36,10 @@ def test_params_of_gpt2_when_built_on_meta_agree(size: str) -> None:
 @given(st.integers(1, 14), st.integers(100, 20000), st.booleans())
 def test_params_of_modern_when_built_on_meta_agree(depth: int, vocab_size: int, tied: bool) -> None:
     config = modern(depth=depth, vocab_size=vocab_size, tie_embeddings=tied)
-    assert config.vocab_size % 64 == 0 and config.vocab_size >= vocab_size
-    assert config.d_ff % 64 == 0 and config.d_model == config.n_heads * config.d_head
+    assert config.vocab_size % 64 == 0
+    assert config.vocab_size >= vocab_size
+    assert config.d_ff % 64 == 0
+    assert config.d_model == config.n_heads * config.d_head
     assert cost.params(config) == counted(config)
     assert cost.params(config.model_copy(update={"family": "llama"})) == counted(
         config.model_copy(update={"family": "llama"})

@@ -39,7 +39,7 @@ class Entry:
 
     def split(self, value: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Our tensor as theirs: (name, tensor) pairs."""
-        for name, part in zip(self.theirs, value.split(list(self.rows)), strict=True):
+        for name, part in zip(self.theirs, torch.split(value, list(self.rows)), strict=True):
             yield name, (part.t() if self.transposed else part).contiguous()
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
@@ -249,6 +249,7 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
                 d_head=width // int(data["n_head"]),
                 d_ff=data.get("n_inner") or 4 * width,
                 seq_len=data["n_positions"],
+                rope_theta=10_000.0,  # unused: positions are learned
                 norm_eps=data.get("layer_norm_epsilon", 1e-5),
                 tie_embeddings=data.get("tie_word_embeddings", True),
             )

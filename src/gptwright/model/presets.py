@@ -124,6 +124,7 @@ def gpt2(size: str = "gpt2", vocab_size: int = 50257, seq_len: int = 1024) -> Mo
         d_head=width // heads,
         d_ff=4 * width,
         seq_len=seq_len,
+        rope_theta=10_000.0,  # unused: positions are learned
         norm_eps=1e-5,
         tie_embeddings=True,
     )

@@ -1,0 +1,371 @@
+"""The engine: a model directory opened for generating. One thread owns the model; any thread may submit requests to it.
+
+``generate``, ``stream``, ``chat`` and ``submit`` all go through the same scheduler, so whatever runs at the same time shares its steps.
+"""
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+
+from gptwright.core.errors import GptwrightError, UserError
+from gptwright.infer.config import GenerationConfig
+from gptwright.infer.request import Piece, Request, Result
+from gptwright.infer.scheduler import Scheduler
+from gptwright.model.io import load_model
+from gptwright.model.lora import is_adapter, load_adapter, merge_lora, read_base
+from gptwright.model.transformer import Transformer
+from gptwright.tokens.tokenizer import Tokenizer
+
+Messages = Sequence[Mapping[str, Any]]
+_DEFAULT = GenerationConfig()
+
+
+def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
+    """bf16 where the hardware multiplies it (AMX, AVX512-BF16, a GPU that has it), else fp32. fp16 has no fast path on CPUs."""
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    # Private names of torch.cpu, there since 2.4; without them the safe answer is fp32.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return torch.bfloat16 if any(check is not None and check() for check in checks) else torch.float32
+
+
+class Engine:
+    """A model and its tokenizer, ready to generate.
+
+    Args:
+        model: put into evaluation mode.
+        tokenizer: of the same directory.
+        max_batch: most answers that run at once.
+        prefill_tokens: prompt tokens taken in beside each decode step.
+        kv_bytes: memory for keys and values; default a quarter of the machine's.
+
+    Use it as a context manager, or ``close`` it.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        max_batch: int = 32,
+        prefill_tokens: int = 256,
+        kv_bytes: int | None = None,
+        path: Path | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
+        self._scheduler = Scheduler(self.model, tokenizer, max_batch, prefill_tokens, kv_bytes or _quarter_of_memory())
+        self._arrived: list[Request] = []
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        _open_engines.add(self)
+
+    @classmethod
+    def load(
+        cls,
+        model_dir: str | Path,
+        dtype: torch.dtype | None = None,
+        device: str = "auto",
+        *,
+        adapter: str | Path | None = None,
+        max_batch: int = 32,
+        prefill_tokens: int = 256,
+        kv_bytes: int | None = None,
+    ) -> "Engine":
+        """Open a model directory (or a LoRA adapter's: its base is opened and the adapter merged into it).
+
+        Args:
+            model_dir: a Hugging Face directory with a tokenizer, or a PEFT directory that names its base.
+            dtype: of the weights in memory; None: bf16 where the hardware multiplies it, else fp32.
+            device: "cpu", "cuda", or "auto": the GPU if there is one.
+            adapter: a PEFT directory to merge into the model.
+            max_batch: see the class.
+            prefill_tokens: see the class.
+            kv_bytes: see the class.
+
+        Raises:
+            UserError: it is no such directory, or one that is not supported.
+        """
+        folder = Path(model_dir)
+        if is_adapter(folder):
+            if adapter is not None:
+                raise UserError("is an adapter itself", where=str(folder), fix="Give the base model and one adapter")
+            folder, adapter = read_base(folder), folder
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = dtype or fast_dtype(device)
+        if adapter is None:
+            model = load_model(folder, dtype, device)
+        else:  # merged in fp32: a bf16 weight would swallow most of a small update
+            model = load_model(folder, torch.float32)
+            load_adapter(model, adapter)
+            merge_lora(model)
+            model = model.to(device, dtype)
+        tokenizer = Tokenizer.load(folder)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size} rows",
+                where=str(folder),
+                fix="Use the tokenizer that the model was trained with",
+            )
+        return cls(
+            model,
+            tokenizer,
+            max_batch=max_batch,
+            prefill_tokens=prefill_tokens,
+            kv_bytes=kv_bytes,
+            path=Path(model_dir),
+        )
+
+    # Generating
+
+    def submit(
+        self,
+        prompt: Sequence[int],
+        config: GenerationConfig | None = None,
+        *,
+        timeout_s: float | None = None,
+        on_piece: Callable[[Piece], None] | None = None,
+    ) -> Request:
+        """Queue a prompt; returns at once. Thread-safe.
+
+        Args:
+            prompt: token ids. Empty: a new document begins.
+            config: how to generate.
+            timeout_s: seconds from now after which it ends with finish reason "deadline".
+            on_piece: receives the pieces on the engine's thread, instead of iterating over the request. When the engine fails, it gets a
+                last piece with finish reason "error" and ``result()`` raises.
+
+        Raises:
+            UserError: the prompt is longer than the context, or holds ids that the model does not have.
+            GptwrightError: the engine is closed.
+        """
+        request = self._request(prompt, config, timeout_s, on_piece)
+        self._enqueue([request])
+        return request
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        configs: GenerationConfig | Sequence[GenerationConfig] | None = None,
+    ) -> list[Result]:
+        """Generate for many prompts at once, batched; results in their order.
+
+        Args:
+            prompts: token ids of each.
+            configs: one for all, or one each. With one for all that has a seed, prompt i gets seed + i.
+        """
+        if configs is None or isinstance(configs, GenerationConfig):
+            shared = configs or _DEFAULT
+            configs = [
+                shared if shared.seed is None else shared.model_copy(update={"seed": shared.seed + i})
+                for i in range(len(prompts))
+            ]
+        requests = [self._request(p, c, None, None) for p, c in zip(prompts, configs, strict=True)]
+        self._enqueue(requests)
+        try:
+            return [request.result() for request in requests]
+        except BaseException:  # Ctrl-C: do not leave them running
+            for request in requests:
+                request.cancel()
+            raise
+
+    def stream(self, prompt: Sequence[int], config: GenerationConfig | None = None) -> Iterator[Piece]:
+        """Pieces of one answer as they come. Closing the iterator cancels the request."""
+        return _pieces(self.submit(prompt, config))
+
+    @overload
+    def chat(
+        self, messages: Messages, config: GenerationConfig | None = None, *, stream: Literal[True]
+    ) -> Iterator[Piece]: ...
+
+    @overload
+    def chat(
+        self, messages: Messages, config: GenerationConfig | None = None, *, stream: Literal[False] = False
+    ) -> Result: ...
+
+    def chat(
+        self, messages: Messages, config: GenerationConfig | None = None, *, stream: bool = False
+    ) -> Iterator[Piece] | Result:
+        """The assistant's answer to a conversation; when it is too long, its oldest turns are dropped (see ``fit_chat``)."""
+        request = self.submit_chat(messages, config)
+        return _pieces(request) if stream else request.result()
+
+    def submit_chat(
+        self,
+        messages: Messages,
+        config: GenerationConfig | None = None,
+        *,
+        timeout_s: float | None = None,
+        on_piece: Callable[[Piece], None] | None = None,
+    ) -> Request:
+        """``submit`` for a conversation. ``Request.dropped_messages`` says how many old messages did not fit."""
+        prompt, dropped = self.fit_chat(messages, config)
+        request = self._request(prompt, config, timeout_s, on_piece)
+        request.dropped_messages = dropped
+        self._enqueue([request])
+        return request
+
+    def complete(self, text: str, config: GenerationConfig | None = None) -> Result:
+        """Continue a plain text."""
+        return self.submit(self.encode_prompt(text), config).result()
+
+    # Prompts
+
+    @property
+    def seq_len(self) -> int:
+        """Longest context. Tokens."""
+        return self.model.config.seq_len
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a plain text to continue, begun as a document begins for this model."""
+        ids = self.tokenizer.encode(text)
+        if self.tokenizer.bos_id is not None:
+            return [self.tokenizer.bos_id, *ids]
+        return [self.tokenizer.eos_id, *ids] if self.tokenizer.is_own or not ids else ids
+
+    def fit_chat(self, messages: Messages, config: GenerationConfig | None = None) -> tuple[list[int], int]:
+        """The prompt of a conversation, shortened if it must be.
+
+        Room for the answer is kept: ``max_tokens``, at most a quarter of the context. What does not fit is dropped from the oldest turn on;
+        leading system messages stay, and so does everything from the last user message on.
+
+        Returns:
+            Token ids, and how many messages were dropped.
+
+        Raises:
+            UserError: no messages, or even the last one does not fit.
+        """
+        if not messages:
+            raise UserError("no messages", fix="Send at least one message")
+        room = self.seq_len - min((config or _DEFAULT).max_tokens, self.seq_len // 4)
+        lead = next((i for i, m in enumerate(messages) if m.get("role") != "system"), len(messages))
+        last = max((i for i, m in enumerate(messages) if m.get("role") == "user"), default=len(messages) - 1)
+        first = lead
+        while True:
+            kept = [*messages[:lead], *messages[first:]]
+            ids = list(self.tokenizer.render(kept, add_generation_prompt=True).ids)
+            if len(ids) <= room:
+                return ids, first - lead
+            first += 1
+            # A conversation begins with the user; an answer without its question would confuse more than help.
+            while first < last and messages[first].get("role") != "user":
+                first += 1
+            if first > last:
+                raise UserError(
+                    f"the last message takes {len(ids)} tokens of a context of {self.seq_len}, of which {self.seq_len - room} are the answer's",
+                    fix="Shorten the message, or lower max_tokens",
+                )
+
+    # The thread
+
+    @property
+    def load_now(self) -> tuple[int, int]:
+        """Requests that run and requests that wait."""
+        with self._condition:
+            s = self._scheduler
+            return len(s.running) + (s.entering is not None), len(s.waiting) + len(self._arrived)
+
+    def close(self) -> None:
+        """End all requests with an error and stop the thread."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _request(
+        self,
+        prompt: Sequence[int],
+        config: GenerationConfig | None,
+        timeout_s: float | None,
+        on_piece: Callable[[Piece], None] | None,
+    ) -> Request:
+        ids = [int(i) for i in prompt] or [self.tokenizer.eos_id]
+        if len(ids) > self.seq_len:
+            raise UserError(
+                f"the prompt has {len(ids)} tokens, the model's context holds {self.seq_len}", fix="Shorten the prompt"
+            )
+        if min(ids) < 0 or max(ids) >= self.model.config.vocab_size:
+            bad = next(i for i in ids if not 0 <= i < self.model.config.vocab_size)
+            raise UserError(
+                f"token id {bad} is not in the vocabulary", fix="Encode the prompt with this model's tokenizer"
+            )
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        request = Request(ids, config or _DEFAULT, deadline, on_piece)
+        request.on_wake(self._wake)
+        return request
+
+    def _enqueue(self, requests: Sequence[Request]) -> None:
+        with self._condition:
+            if self._closed:
+                raise GptwrightError("the engine is closed")
+            self._arrived.extend(requests)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="gptwright-engine", daemon=True)
+                self._thread.start()
+            self._condition.notify_all()
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        scheduler = self._scheduler
+        while True:
+            with self._condition:
+                while not (self._closed or self._arrived or scheduler.busy):
+                    self._condition.wait()
+                arrived, self._arrived = self._arrived, []
+                closed = self._closed
+                for request in arrived:
+                    scheduler.add(request)
+            if closed:
+                scheduler.fail_all(GptwrightError("the engine was closed"))
+                return
+            try:
+                scheduler.step()
+            except BaseException as error:  # one bad step must not hang every caller for ever
+                scheduler.fail_all(error)
+            if not scheduler.busy and scheduler.cache.size_bytes > _IDLE_BYTES:
+                scheduler.cache.shrink()
+
+
+_IDLE_BYTES = 64 * 2**20
+_open_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A daemon thread inside a torch operator while the interpreter goes down can crash it."""
+    for engine in list(_open_engines):
+        engine.close()
+
+
+def _pieces(request: Request) -> Iterator[Piece]:
+    try:
+        yield from request
+    finally:
+        request.cancel()
+
+
+def _quarter_of_memory() -> int:
+    import os
+
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        total = 8 * 2**30
+    return total // 4

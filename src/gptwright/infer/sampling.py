@@ -1,0 +1,146 @@
+"""From logits to the next token, for a whole batch at once, each row by its own settings.
+
+A row's result depends on its own logits, settings and random number alone: which rows stand beside it changes nothing.
+Therefore filters are thresholds on values (tokens tied with the last one kept are kept too, as sort order would be arbitrary),
+and the draw inverts the cumulative distribution in the order of the ids.
+
+Source: nucleus sampling (arXiv 1904.09751), min-p (2407.01082), repetition penalty (CTRL, 1909.05858); order of transformers' processors.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gptwright.infer.config import GenerationConfig
+
+# The sorted head of the distribution that is tried before a full sort; a nucleus is rarely wider.
+_HEAD = 256
+
+
+@dataclass(frozen=True)
+class SamplerRows:
+    """Settings of the rows of a batch as tensors; built once for as long as the batch's members stay the same."""
+
+    temperature: Tensor  # (B, 1) fp32; 1 where greedy
+    greedy: Tensor  # (B,) bool
+    top_k: Tensor  # (B, 1) int64; the vocabulary's size where off
+    top_p: Tensor  # (B, 1) fp64; 2 where off
+    log_min_p: Tensor  # (B, 1) fp32; -inf where off
+    penalty: Tensor  # (B, 1) fp32
+    penalised: bool
+    sorted_rows: Tensor  # rows with top-k or top-p, int64
+    all_greedy: bool
+    largest_k: int
+
+    @classmethod
+    def build(
+        cls, configs: Sequence[GenerationConfig], vocab_size: int, device: torch.device | str = "cpu"
+    ) -> "SamplerRows":
+        """Args: configs: one for each row; vocab_size: columns of the logits."""
+
+        def column(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)[:, None]
+
+        greedy = [c.temperature == 0 for c in configs]
+        ks = [min(c.top_k or vocab_size, vocab_size) for c in configs]
+        needs_sort = [i for i, c in enumerate(configs) if not greedy[i] and (ks[i] < vocab_size or c.top_p < 1)]
+        return cls(
+            temperature=column([c.temperature or 1.0 for c in configs]),
+            greedy=torch.tensor(greedy, device=device),
+            top_k=column([float(k) for k in ks], torch.int64),
+            top_p=column([c.top_p if c.top_p < 1 else 2.0 for c in configs], torch.float64),
+            log_min_p=column([math.log(c.min_p) if c.min_p > 0 else -math.inf for c in configs]),
+            penalty=column([c.repetition_penalty for c in configs]),
+            penalised=any(c.repetition_penalty != 1 for c in configs),
+            sorted_rows=torch.tensor(needs_sort, dtype=torch.int64, device=device),
+            all_greedy=all(greedy),
+            largest_k=max((ks[i] for i in needs_sort if ks[i] < vocab_size), default=0),
+        )
+
+
+def process_logits(logits_bv: Tensor, rows: SamplerRows, seen_bv: Tensor | None = None) -> Tensor:
+    """Penalty, temperature and filters.
+
+    Args:
+        logits_bv: (B, V) fp32.
+        rows: settings.
+        seen_bv: (B, V) bool, tokens of the prompt and the answer so far; needed when a row has a penalty.
+
+    Returns:
+        (B, V) fp32, -inf where filtered out. At least one token of each row stays.
+    """
+    if rows.penalised:
+        assert seen_bv is not None
+        penalised = torch.where(logits_bv > 0, logits_bv / rows.penalty, logits_bv * rows.penalty)
+        logits_bv = torch.where(seen_bv, penalised, logits_bv)
+    if rows.all_greedy:
+        return logits_bv
+    logits_bv = logits_bv / rows.temperature
+    largest = logits_bv.amax(-1, keepdim=True)
+    threshold = torch.full_like(largest, -math.inf)
+    if len(rows.sorted_rows):
+        at = rows.sorted_rows
+        threshold[at] = _cutoffs(logits_bv[at], rows.top_k[at], rows.top_p[at], rows.largest_k)
+    # The top-p set always holds the largest, and min-p <= 1 keeps it: no row is emptied.
+    threshold = torch.maximum(threshold, largest + rows.log_min_p)
+    return logits_bv.masked_fill(logits_bv < threshold, -math.inf)
+
+
+def _cutoffs(logits_bv: Tensor, top_k: Tensor, top_p: Tensor, largest_k: int) -> Tensor:
+    """Smallest value that top-k and then top-p keep, (B, 1)."""
+    vocab_size = logits_bv.shape[-1]
+    width = min(vocab_size, max(_HEAD, largest_k))
+    values = logits_bv.topk(width, dim=-1).values
+    kth = values.gather(1, top_k.clamp(max=width) - 1)
+    kth = torch.where(top_k < vocab_size, kth, -math.inf)
+    # The nucleus is measured on what top-k left, as in transformers.
+    total = logits_bv.masked_fill(logits_bv < kth, -math.inf).double().logsumexp(-1, keepdim=True)
+    cutoff, short = _nucleus(values, kth, total, top_p)
+    if width < vocab_size and bool(short.any()):
+        wide = torch.nonzero(short[:, 0])[:, 0]
+        values = logits_bv[wide].sort(dim=-1, descending=True).values
+        cutoff[wide] = _nucleus(values, kth[wide], total[wide], top_p[wide])[0]
+    return cutoff
+
+
+def _nucleus(values: Tensor, kth: Tensor, total: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest value of the nucleus among descending values, and whether it may lie beyond them (both (B, 1))."""
+    probabilities = (values.double() - total).exp()
+    before = probabilities.cumsum(-1) - probabilities
+    kept = (before < top_p) & (values >= kth)
+    kept[:, 0] = True
+    last = kept.sum(-1, keepdim=True) - 1
+    cutoff = values.gather(1, last)
+    off = top_p > 1
+    # Where top-k holds, all that it keeps (ties aside, which have the same value) is among these values.
+    short = kept[:, -1:] & ~off & kth.isinf()
+    return torch.where(off, kth, cutoff), short
+
+
+def sample(
+    logits_bv: Tensor, rows: SamplerRows, uniforms: Sequence[float], seen_bv: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw the next token of each row.
+
+    Args:
+        logits_bv: (B, V) fp32 from the model.
+        rows: settings.
+        uniforms: one number in [0, 1) for each row, from that row's own generator; unused where greedy.
+        seen_bv: see ``process_logits``.
+
+    Returns:
+        Token ids (B,) int64, and their log-probabilities (B,) fp32 under the model itself (temperature 1, nothing filtered).
+    """
+    processed = process_logits(logits_bv, rows, seen_bv)
+    # Greedy rows take the likeliest after the penalty; argmax of a filtered row is the same, so one call serves both.
+    ids = processed.argmax(-1)
+    if not rows.all_greedy:
+        cumulative = torch.softmax(processed, -1, dtype=torch.float64).cumsum(-1)
+        u = torch.tensor(uniforms, dtype=torch.float64, device=logits_bv.device)[:, None] * cumulative[:, -1:]
+        drawn = torch.searchsorted(cumulative, u, right=True)[:, 0].clamp(max=logits_bv.shape[-1] - 1)
+        ids = torch.where(rows.greedy, ids, drawn)
+    logprobs = logits_bv.gather(1, ids[:, None])[:, 0] - logits_bv.logsumexp(-1)
+    return ids, logprobs
