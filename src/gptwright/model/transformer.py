@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptwright.model.config import ModelConfig
+from gptwright.model.kernels import Kernels, Linear
 
 
 class Cache(Protocol):
@@ -53,6 +54,14 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(config.d_head, config.norm_eps) if qk_norm else None
         self.k_norm = RMSNorm(config.d_head, config.norm_eps) if qk_norm else None
 
+    def train_forward(self, x_btd: Tensor, angles_te: Tensor | None, kernels: Kernels) -> Tensor:
+        """The same by training's kernels: positions 0 .. T-1, no cache."""
+        c = self.config
+        q_norm, k_norm = (None if norm is None else norm.weight for norm in (self.q_norm, self.k_norm))
+        qkv = linear(self.qkv, x_btd)
+        y_btw = kernels.attention(qkv, c.n_heads, c.n_kv_heads, q_norm, k_norm, angles_te, c.norm_eps)
+        return linear(self.out, y_btw)
+
     def forward(self, x_btd: Tensor, rope: tuple[Tensor, Tensor] | None, cache: Cache | None) -> Tensor:
         c = self.config
         b, t, _ = x_btd.shape
@@ -87,6 +96,11 @@ class FeedForward(nn.Module):
         gate, up = self.up(x_btd).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
+    def train_forward(self, x_btd: Tensor, kernels: Kernels) -> Tensor:
+        """The same by training's kernels."""
+        up = linear(self.up, x_btd)
+        return linear(self.down, kernels.swiglu(up) if self.gated else F.gelu(up, approximate="tanh"))
+
 
 class Block(nn.Module):
     """Pre-norm residual block: x + attention(norm(x)), then x + feed_forward(norm(x))."""
@@ -101,6 +115,24 @@ class Block(nn.Module):
     def forward(self, x_btd: Tensor, rope: tuple[Tensor, Tensor] | None, cache: Cache | None = None) -> Tensor:
         x_btd = x_btd + self.attention(self.norm1(x_btd), rope, cache)
         return x_btd + self.feed_forward(self.norm2(x_btd))
+
+    def train_forward(
+        self, x_btd: Tensor, delta_btd: Tensor | None, angles_te: Tensor | None, kernels: Kernels
+    ) -> tuple[Tensor, Tensor]:
+        """The same by training's kernels. The last addition is left to the next norm, which does it in the same pass.
+
+        Args:
+            x_btd: the residual stream, without what the block before adds to it.
+            delta_btd: what the block before adds, or None.
+            angles_te: rotary angles, or None.
+            kernels: training's kernels.
+
+        Returns:
+            The residual stream without this block's feed-forward part, and that part.
+        """
+        x_btd, y_btd = add_norm(self.norm1, x_btd, delta_btd, kernels)
+        x_btd, y_btd = add_norm(self.norm2, x_btd, self.attention.train_forward(y_btd, angles_te, kernels), kernels)
+        return x_btd, self.feed_forward.train_forward(y_btd, kernels)
 
 
 class Transformer(nn.Module):
@@ -118,6 +150,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.kernels: Kernels | None = None  # set by the trainer on its working copy
 
     def forward(self, ids_bt: Tensor, cache: Cache | None = None, positions_bt: Tensor | None = None) -> Tensor:
         """Hidden states after the last norm.
@@ -130,6 +163,9 @@ class Transformer(nn.Module):
         Returns:
             Hidden states (B, T, D) in the weights' dtype.
         """
+        kernels = self.kernels
+        if kernels is not None and cache is None and positions_bt is None and kernels.fits(self.embedding.weight):
+            return self._train_forward(ids_bt, kernels)
         if positions_bt is None:
             positions_bt = torch.arange(ids_bt.shape[1], device=ids_bt.device)[None]
         x = self.embedding(ids_bt)
@@ -141,6 +177,20 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, rope, cache)
         return self.norm(x)
+
+    def _train_forward(self, ids_bt: Tensor, kernels: Kernels) -> Tensor:
+        t, angles_te = ids_bt.shape[1], None
+        x = self.embedding(ids_bt)
+        if self.positions is not None:
+            x = x + self.positions.weight[:t]
+        else:
+            cos, sin = rope_tables(torch.arange(t)[None], self.config.d_head, self.config.rope_theta, torch.float32)
+            half = self.config.d_head // 2
+            angles_te = torch.cat([cos[0, :, 0, :half], sin[0, :, 0, :half]], dim=-1).contiguous()
+        delta = None
+        for block in self.blocks:
+            x, delta = block.train_forward(x, delta, angles_te, kernels)
+        return add_norm(self.norm, x, delta, kernels)[1]
 
     @property
     def head_weight(self) -> Tensor:
@@ -175,6 +225,23 @@ def make_norm(config: ModelConfig) -> nn.Module:
         if config.family == "gpt2"
         else RMSNorm(config.d_model, config.norm_eps)
     )
+
+
+def linear(module: nn.Module, x: Tensor) -> Tensor:
+    """A plain Linear by the form with the cheaper weight gradient; anything else (an adapter) as it is."""
+    if type(module) is nn.Linear:
+        y: Tensor = Linear.apply(x, module.weight, module.bias)  # type: ignore[no-untyped-call]
+        return y
+    wrapped: Tensor = module(x)
+    return wrapped
+
+
+def add_norm(norm: nn.Module, x_btd: Tensor, delta_btd: Tensor | None, kernels: Kernels) -> tuple[Tensor, Tensor]:
+    """x + delta and its norm: one kernel for RMSNorm, two PyTorch operations for LayerNorm."""
+    if isinstance(norm, RMSNorm):
+        return kernels.add_norm(x_btd, delta_btd, norm.weight, norm.eps)
+    x_btd = x_btd if delta_btd is None else x_btd + delta_btd
+    return x_btd, norm(x_btd)
 
 
 def rope_tables(positions_bt: Tensor, d_head: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

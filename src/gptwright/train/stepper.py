@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gptwright.core.errors import UserError
-from gptwright.model.kernels import linear_cross_entropy
+from gptwright.model.kernels import Kernels, linear_cross_entropy
+from gptwright.model.native import native
 from gptwright.model.transformer import Transformer
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import IGNORE, Batch, as_tensors
@@ -46,6 +47,8 @@ class Stepper:
         if machine.torch_dtype != wide:
             self.work = copy.deepcopy(model).to(machine.torch_dtype)
         self.work.train()
+        self.kernels = kernels_for(machine)
+        self.work.kernels = self.kernels
         self.params = trainable(self.work.named_parameters())
         data = {name: p.data for name, p in self.masters.items()}
         self.micro_tokens = config.micro_tokens or (MICRO_TOKENS_CPU if machine.device == "cpu" else MICRO_TOKENS_GPU)
@@ -69,8 +72,9 @@ class Stepper:
             ids = tokens[start : start + rows].to(self.machine.device)
             goal = targets[start : start + rows].to(self.machine.device).reshape(-1)
             hidden = self.work(ids)
+            scale = 1.0 / max(count, 1)
             loss = linear_cross_entropy(
-                hidden.reshape(goal.numel(), -1), self.work.head_weight, goal, 1.0 / max(count, 1)
+                hidden.reshape(goal.numel(), -1), self.work.head_weight, goal, scale, self.kernels
             )
             if train:
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -127,4 +131,11 @@ class Stepper:
 
     def finished(self) -> Transformer:
         """The caller's model, which holds the masters, ready to be used."""
+        self.model.kernels = None
         return self.model.eval()
+
+
+def kernels_for(machine: Machine) -> Kernels | None:
+    """Training's kernels where the machine's choices allow them."""
+    library = native() if machine.compiled and machine.device == "cpu" else None
+    return None if library is None else Kernels(library, machine.torch_dtype)
