@@ -1,1 +1,1 @@
-"""Any texts in, documents with evidence out."""
+"""Any texts in, documents with evidence out: sources, extraction, signals, privacy, decisions, and views of the result."""

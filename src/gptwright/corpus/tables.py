@@ -1,0 +1,134 @@
+"""The corpus on disk: schemas of the parquet files, which share file numbers and row order, and where they stand.
+
+docs/part-00000.parquet        documents as they came, never edited
+signals/part-00000.parquet     numbers about each document, one row a document
+edits/part-00000.parquet       spans to replace (personal data, tidied chat), any number of rows a document
+decisions/part-00000.parquet   keep or drop, the split and the evidence, one row a document
+index/occurrences.parquet      every place where a text that occurs more than once stands
+tasks/                         results of tasks by the hash of what they were made from; the files above are links to them
+corpus.json                    the manifest, written last: without it the corpus is not there
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gptwright.core.files import atomic_write
+
+ID = pa.binary(16)
+UTC = pa.timestamp("us", tz="UTC")
+
+DOCS = pa.schema(
+    [
+        ("doc_uid", ID),  # by place: source and locator
+        ("content_id", ID),  # by text
+        ("norm_id", ID),  # by text without case and layout
+        ("split_id", ID),  # norm_id of the whole document's beginning: parts of a document share it
+        ("raw_hash", pa.string()),  # of the file it was read from
+        ("rev", pa.int32()),
+        ("part", pa.int32()),  # 1 unless a long document was cut
+        ("text", pa.large_string()),  # NFC, "\n" line ends; for conversations the turns' texts joined by "\n"
+        ("messages", pa.large_string()),  # JSON [{"role","content"}], null for plain text
+        ("title", pa.string()),
+        ("url", pa.string()),
+        ("source", pa.string()),
+        ("locator", pa.string()),  # path[#row=N|#key=K][&part=N]
+        ("fetched_at", UTC),
+        ("published_at", UTC),
+        ("mime", pa.string()),
+        ("charset", pa.string()),
+        ("extractor", pa.string()),
+        ("lang_declared", pa.string()),
+        ("license_id", pa.string()),
+        ("license_source", pa.string()),  # user-asserted, package-metadata, none; later issues add more
+        ("license_conf", pa.float32()),
+        ("attribution", pa.string()),
+        ("optout", pa.int32()),  # bit set of opt-out signals seen
+        ("pii_policy", pa.string()),
+    ]
+)
+
+PII_KINDS = ("EMAIL", "PHONE", "IP", "IBAN", "CARD")
+
+SIGNALS = pa.schema(
+    [
+        ("n_bytes", pa.int64()),  # UTF-8, as it came
+        ("n_bytes_edited", pa.int64()),  # UTF-8, with the edits applied
+        ("n_chars", pa.int64()),
+        ("n_turns", pa.int32()),  # null for plain text
+        ("letter_share", pa.float32()),  # of characters that are not white space
+        ("compress_ratio", pa.float32()),  # deflated size over size: low means repetition
+        ("edit_id", ID),  # of messages and edits; with content_id it names the final text
+        *[(f"pii_{kind.lower()}", pa.int32()) for kind in PII_KINDS],
+    ]
+)
+
+EDITS = pa.schema(
+    [
+        ("doc_row", pa.int32()),  # row in the docs file of the same number
+        ("start", pa.int64()),  # characters into text
+        ("end", pa.int64()),
+        ("kind", pa.string()),  # EMAIL, PHONE, IP, IBAN, CARD, TIDY
+        ("replacement", pa.string()),
+    ]
+)
+
+_EVIDENCE = [("rule", pa.string()), ("value", pa.float32()), ("op", pa.string()), ("threshold", pa.float32())]
+
+DECISIONS = pa.schema(
+    [
+        ("doc_uid", ID),
+        ("verdict", pa.string()),  # keep, drop
+        ("split", pa.string()),  # train, heldout; null when dropped
+        *_EVIDENCE,  # of the first rule that failed; the measured value failed "value op threshold"
+        ("kept_uid", ID),  # for a copy: the document that is kept
+        ("failed", pa.list_(pa.struct(_EVIDENCE))),  # all rules that failed
+    ]
+)
+
+OCCURRENCES = pa.schema(
+    [
+        ("content_id", ID),
+        ("norm_id", ID),
+        ("doc_uid", ID),
+        ("kept_uid", ID),  # null when no copy is kept
+        ("source", pa.string()),
+        ("locator", pa.string()),
+        ("license_id", pa.string()),
+    ]
+)
+
+
+def part_path(corpus_dir: Path, table: str, number: int) -> Path:
+    """Where a part of a table stands."""
+    return corpus_dir / table / f"part-{number:05d}.parquet"
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a parquet file atomically: zstd, row groups of bounded size, page index."""
+    with atomic_write(path) as file:
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            compression_level=3,
+            row_group_size=max(1, min(65536, _rows_per_group(table))),
+            write_page_index=True,
+        )
+
+
+def _rows_per_group(table: pa.Table) -> int:
+    return int(table.num_rows * (16 << 20) / max(table.nbytes, 1)) + 1
+
+
+def link(task_file: Path, target: Path) -> None:
+    """Let a part's name stand for a task's result: a hard link, or a copy where the file system has none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(task_file, target)
+    except OSError:
+        shutil.copyfile(task_file, target)
