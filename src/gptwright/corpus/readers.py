@@ -43,11 +43,21 @@ _TEXT_SUFFIXES = (
     ".yaml",
 )
 _HTML = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)[\s>]", re.IGNORECASE | re.DOTALL)
+MOST_FAULTS = 1000
 EXTRACTOR = "gptwright.readers"
 
 
 class Skip(Exception):
     """A file that is not meant to be read as text; the message says why."""
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """A row that was not read: its place inside the file, its line where lines have numbers, what is wrong and what to do."""
+
+    place: str
+    line: int | None
+    what: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class Record:
     url: str | None = None
     lang: str | None = None
     part: int = 1
+    line: int | None = None
 
 
 @dataclass
@@ -72,14 +83,14 @@ class Reading:
     charset: str | None
     records: Iterator[Record]
     notes: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)  # "row 3: what. fix"
+    faults: list[RowFault] = field(default_factory=list)  # the first MOST_FAULTS of them
     n_faults: int = 0
     n_blank: int = 0  # rows that hold no text at all
 
-    def fault(self, place: str, error: object) -> None:
+    def fault(self, place: str, line: int | None, error: object) -> None:
         self.n_faults += 1
-        if len(self.faults) < 20:
-            self.faults.append(f"{place}: {error}")
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(RowFault(place, line, str(error)))
 
 
 def read_file(path: Path) -> Reading:
@@ -201,14 +212,14 @@ def _read_jsonl(path: Path, charset: t.Charset, reading: Reading) -> Iterator[Re
     with t.open_text(path, charset) as file:
         for number, line in enumerate(t.bounded_lines(file), 1):
             if line is None:
-                reading.fault(f"row {number}", f"longer than {t.ROW_CHARS >> 20} M characters. Split it")
+                reading.fault(f"row {number}", number, f"longer than {t.ROW_CHARS >> 20} M characters. Split it")
             elif line.strip():
                 try:
                     value = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    reading.fault(f"row {number}", f"not JSON ({error}). Write one JSON object a line")
+                    reading.fault(f"row {number}", number, f"not JSON ({error}). Write one JSON object a line")
                     continue
-                yield from _record(value, f"row={number}", reading)
+                yield from _record(value, f"row={number}", reading, number)
 
 
 def _read_json(path: Path, charset: t.Charset, reading: Reading) -> Iterator[Record]:
@@ -253,12 +264,14 @@ def _read_csv(path: Path, charset: t.Charset, reading: Reading) -> Iterator[Reco
                 if any(cell.strip() for cell in row):
                     if len(row) != len(header):
                         reading.fault(
-                            f"row {number}", f"{len(row)} cells where the header has {len(header)}. Quote the texts"
+                            f"row {number}",
+                            rows.line_num,
+                            f"{len(row)} cells where the header has {len(header)}. Quote the texts",
                         )
                         continue
-                    yield from _record(dict(zip(header, row, strict=True)), f"row={number}", reading)
+                    yield from _record(dict(zip(header, row, strict=True)), f"row={number}", reading, rows.line_num)
         except csv.Error as error:
-            reading.fault(f"row {number + 1}", f"{error}; the rows after it were not read")
+            reading.fault(f"row {number + 1}", rows.line_num + 1, f"{error}; the rows after it were not read")
 
 
 def _lines_for_csv(file: Any) -> Iterator[str]:
@@ -291,24 +304,27 @@ def _read_parquet(path: Path, reading: Reading) -> Iterator[Record]:
         raise t.NotText(f"not a readable parquet file ({str(error).splitlines()[0]})") from error
 
 
-def _record(value: Any, suffix: str, reading: Reading) -> Iterator[Record]:
+def _record(value: Any, suffix: str, reading: Reading, line: int | None = None) -> Iterator[Record]:
     try:
         found = read_record(value)
     except Fault as error:
-        reading.fault(suffix.replace("=", " ") or "the file", error)
+        reading.fault(suffix.replace("=", " ") or "the file", line, error)
         return
     if isinstance(found, Chat):
         messages = [{"role": m["role"], "content": t.normalise(m["content"])} for m in found.messages]
-        yield Record(suffix, messages=[m for m in messages if m["content"]])
+        yield Record(suffix, messages=[m for m in messages if m["content"]], line=line)
     elif isinstance(found, Plain):
-        yield Record(suffix, t.normalise(found.text), title=found.title, url=found.url)
+        yield Record(suffix, t.normalise(found.text), title=found.title, url=found.url, line=line)
 
 
 def summary(reading: Reading) -> str | None:
     """What to say of a file that was read: notes, and how many rows were not."""
     said = list(reading.notes)
     if reading.n_faults:
-        said.append(f"{reading.n_faults} row{'s' * (reading.n_faults > 1)} not read, the first: {reading.faults[0]}")
+        first = reading.faults[0]
+        said.append(
+            f"{reading.n_faults} row{'s' * (reading.n_faults > 1)} not read, the first: {first.place}: {first.what}"
+        )
     if reading.n_blank:
         said.append(f"{reading.n_blank} row{'s' * (reading.n_blank > 1)} without text")
     return "; ".join(said) or None

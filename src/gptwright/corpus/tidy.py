@@ -22,6 +22,9 @@ _LAUGH = re.compile(r"\b(?:ha){3,}h?\b|\b(?:ah)?a*(?:ha){3,}a*h?\b", re.IGNORECA
 _RUN = re.compile(r"([!?])\1+")
 _LINE = re.compile(r"[^\n]+")
 _FIRST = re.compile(r"[\"'(]?([a-z])(?=[a-z']*(?:[\s,.!?]|$))")
+_NEXT = re.compile(
+    r"(?<=[a-z)][.!?] )[a-z](?=[a-z']*[ ,.!?])"
+)  # a sentence inside a message; "e.g. this" has no letter pair before
 _ENDED = re.compile(r"[.!?…:;,\-)\]\"'*~]$|[:;=][\-']?[dDpPoO/|(]$|<3$")
 _QUESTION = re.compile(
     r"(and |so |but |oh |well |or |haha |yeah |hi |hello |hey )*(how (about|are|is|was|were|do|does|did|long|many|much|old|come|would|can)|"
@@ -64,6 +67,8 @@ def _candidates(turn: str) -> Iterator[Edit]:
             yield Edit(*match.span(), "TIDY", laugh)
     for match in _RUN.finditer(turn):
         yield Edit(*match.span(), "TIDY", match[1])
+    for match in _NEXT.finditer(turn):
+        yield Edit(*match.span(), "TIDY", match[0].upper())
     for line in _LINE.finditer(turn):
         if first := _FIRST.match(line[0]):
             at = line.start() + first.start(1)
