@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from gptwright.core.errors import GptwrightError, UserError
 from gptwright.core.ledger import Ledger
-from gptwright.evaluate.bpb import BitsPerByte, bits_per_byte, compare_bpb
+from gptwright.evaluate.bpb import bits_per_byte
 from gptwright.evaluate.record import latest_bpb, record_bpb
+from gptwright.evaluate.scores import BitsPerByte, compare_bpb
 from gptwright.model.config import ModelConfig
 from gptwright.model.transformer import Transformer
 from gptwright.tokens.tokenizer import train_tokenizer

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gptwright.core.errors import GptwrightError, UserError
-from gptwright.core.hashing import b2_json, content_id
-from gptwright.evaluate.statistics import Comparison, compare_ratio, ratio_interval
+from gptwright.core.hashing import content_id
+from gptwright.evaluate.scores import BitsPerByte
 from gptwright.tokens.chat import Segment, segments
 
 _LOGIT_ROWS = 1024  # rows of the (rows, vocabulary) matrix held at once: 32 MB at 8,192 entries
@@ -52,46 +52,6 @@ class ModelLike(Protocol):
     def __call__(self, ids_bt: Tensor) -> Tensor: ...
     def logits(self, hidden: Tensor) -> Tensor: ...
     def parameters(self) -> Iterable[Tensor]: ...
-
-
-@dataclass(frozen=True)
-class BitsPerByte:
-    """Bits and bytes of each held-out document. ``value`` is sum(bits) / sum(bytes)."""
-
-    uids: tuple[str, ...]
-    bits: NDArray[np.float64]
-    bytes: NDArray[np.int64]
-    tokens: int
-    skipped: int
-
-    @property
-    def value(self) -> float:
-        return float(self.bits.sum() / self.bytes.sum())
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval over documents; (nan, nan) with a single one."""
-        return ratio_interval(self.bits, self.bytes)[1:]
-
-    @property
-    def dataset_hash(self) -> str:
-        """Names the exact held-out set: which documents, how many bytes of each."""
-        return b2_json([list(self.uids), self.bytes.tolist()])
-
-    def to_detail(self) -> dict[str, Any]:
-        """For ``ledger.add_evaluation(detail=...)``; ``from_detail`` gives it back."""
-        return {
-            "uids": list(self.uids), "bits": self.bits.tolist(), "bytes": self.bytes.tolist(),
-            "tokens": self.tokens, "skipped": self.skipped,
-        }  # fmt: skip
-
-    @classmethod
-    def from_detail(cls, detail: dict[str, Any]) -> "BitsPerByte":
-        """Rebuild from the ledger."""
-        return cls(
-            tuple(detail["uids"]), np.asarray(detail["bits"], dtype=np.float64), np.asarray(detail["bytes"], dtype=np.int64),
-            int(detail["tokens"]), int(detail["skipped"]),
-        )  # fmt: skip
 
 
 @torch.inference_mode()
@@ -154,19 +114,6 @@ def bits_per_byte(
         for window, values in zip(group, _score(model, group, tokenizer.vocab_size, device), strict=True):
             bits[window.document] += float(values.sum())
     return BitsPerByte(tuple(uids), bits, np.asarray(sizes, dtype=np.int64), tokens, skipped)
-
-
-def compare_bpb(a: BitsPerByte, b: BitsPerByte, *, clusters: Sequence[str] | None = None, seed: int = 0) -> Comparison:
-    """Paired test of two models on the same held-out documents; ``delta`` below zero means that A is better.
-
-    Raises:
-        UserError: they were scored on different documents.
-    """
-    if a.uids != b.uids or not np.array_equal(a.bytes, b.bytes):
-        raise UserError(
-            "the two models were scored on different held-out documents", fix="Evaluate both on the same held-out set"
-        )
-    return compare_ratio(a.bits, b.bits, a.bytes, clusters=clusters, seed=seed)
 
 
 @dataclass(frozen=True)

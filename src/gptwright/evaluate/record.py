@@ -4,9 +4,9 @@ import math
 
 from gptwright.core.ledger import Ledger
 from gptwright.evaluate.baselines import Baseline
-from gptwright.evaluate.bpb import BitsPerByte
 from gptwright.evaluate.chat_quality import ChatQuality
 from gptwright.evaluate.questions import QuestionReport
+from gptwright.evaluate.scores import BitsPerByte
 
 HELDOUT = "heldout"
 QUESTIONS = "questions"

@@ -66,12 +66,12 @@ class Comparison:
         """Whether the test rejects equality at 5 %."""
         return self.p_value < ALPHA
 
-    def verdict(self, lower_is_better: bool) -> str:
+    def verdict(self, lower_is_better: bool, a: str = "A", b: str = "B") -> str:
         """One sentence for a person: who is better, or that nobody can tell, and what the test could have seen."""
         seen = f"{self.n} pairs could have shown a difference of {self.mde:.4g} {self.unit} or more"
         if not self.significant:
             return f"no difference shown ({self.delta:+.4g} {self.unit}, p = {self.p_value:.2g}); {seen}"
-        better = "A" if (self.delta < 0) == lower_is_better else "B"
+        better = a if (self.delta < 0) == lower_is_better else b
         return f"{better} is better by {abs(self.delta):.4g} {self.unit} (p = {self.p_value:.2g}); {seen}"
 
     def to_json(self) -> dict[str, Any]:
