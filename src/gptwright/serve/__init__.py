@@ -1,1 +1,1 @@
-"""The OpenAI-compatible HTTP API over one's own models."""
+"""HTTP: an OpenAI-compatible API, keys, limits, metrics; mounts an ASGI app that it is given."""

@@ -1,0 +1,161 @@
+"""The shapes of answers, as the schema at ``/openapi.json`` shows them and as the official client reads them."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class Model(BaseModel):
+    """A model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class TokenUsage(BaseModel):
+    """Tokens of one request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, prompt: int, completion: int) -> "TokenUsage":
+        """Counts and their sum."""
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+class TopLogprob(BaseModel):
+    """A token and its log probability (natural)."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    """The chosen token, and the likeliest alternatives."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    """Log probabilities of an answer's tokens. ``content`` is null where personal data was masked in the answer."""
+
+    content: list[TokenLogprob] | None
+    refusal: None = None
+
+
+class AnswerMessage(BaseModel):
+    """The assistant's turn."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+Finish = Literal["stop", "length"]
+
+
+class ChatChoice(BaseModel):
+    """The one choice of a chat completion."""
+
+    index: Literal[0] = 0
+    message: AnswerMessage
+    logprobs: Logprobs | None = None
+    finish_reason: Finish
+
+
+class ChatCompletion(BaseModel):
+    """A whole chat answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: TokenUsage
+
+
+class TextLogprobs(BaseModel):
+    """Log probabilities in the older shape of plain completions."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(BaseModel):
+    """The one choice of a plain completion."""
+
+    index: Literal[0] = 0
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: Finish
+
+
+class TextCompletion(BaseModel):
+    """A whole plain completion."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: TokenUsage
+
+
+class Tokens(BaseModel):
+    """A text as token ids."""
+
+    model: str
+    count: int
+    max_model_len: int | None
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class Text(BaseModel):
+    """Token ids as a text."""
+
+    model: str
+    prompt: str
+
+
+class FeedbackReceipt(BaseModel):
+    """What was kept of a judgement."""
+
+    id: int
+    object: Literal["feedback"] = "feedback"
+    messages_kept: int
+
+
+class State(BaseModel):
+    """Whether the server is there."""
+
+    status: str
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """An error in OpenAI's shape."""
+
+    error: ErrorDetail

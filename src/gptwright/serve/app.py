@@ -1,0 +1,240 @@
+"""The web application: routes only. What they share is a ``Backend``; how answers are sent is in ``respond``."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.routing import Match
+
+from gptwright import __version__
+from gptwright.core.control import ControlStore, Feedback
+from gptwright.gateway.provider import Provider
+from gptwright.guard.guard import Guard
+from gptwright.serve import answers as shapes
+from gptwright.serve import errors
+from gptwright.serve.config import ServeConfig
+from gptwright.serve.edge import Edge
+from gptwright.serve.errors import ApiError
+from gptwright.serve.generate import Backend
+from gptwright.serve.keys import find_key
+from gptwright.serve.metrics import Metrics
+from gptwright.serve.protocols import ModelInfo, Models
+from gptwright.serve.respond import Responder
+from gptwright.serve.schema import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    FeedbackRequest,
+    TokenizeRequest,
+)
+
+_REMOTE_LIST_S = 60.0
+_REMOTE_WAIT_S = 2.0
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": shapes.ErrorAnswer} for status in (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
+}
+
+
+def create_app(
+    models: Models,
+    *,
+    config: ServeConfig | None = None,
+    guard: Guard | None = None,
+    providers: Mapping[str, Provider] | None = None,
+    control: ControlStore | None = None,
+    mount: Callable[[FastAPI], None] | None = None,
+) -> FastAPI:
+    """Build the server.
+
+    Args:
+        models: what it answers with.
+        config: the ``[serve]`` section.
+        guard: what may go in and out.
+        providers: upstreams by name, for ``provider:model``.
+        control: where keys, usage and feedback are kept; without it there are no keys and nothing is kept.
+        mount: called at the end with the app, to add pages (``gptwright.studio.mount``).
+
+    Returns:
+        The application; ``app.state.backend`` holds what its endpoints share.
+    """
+    config = config or ServeConfig()
+    metrics = Metrics()
+    backend = Backend(models, config, guard or Guard(), dict(providers or {}), control, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await backend.stop()
+
+    app = FastAPI(
+        title="gptwright",
+        version=__version__,
+        summary="Your own GPT behind OpenAI's protocol.",
+        docs_url=None,  # both pages load their scripts from a CDN
+        redoc_url=None,
+        lifespan=lifespan,
+        responses=_ERRORS,
+    )
+    app.state.backend = backend
+    errors.install(app)
+    app.add_middleware(
+        Edge, config=config, metrics=metrics, find_key=lambda key: find_key(control, key) if control else None
+    )
+    _add_chat(app, backend)
+    _add_models(app, backend)
+    _add_tokens(app, backend)
+    _add_feedback(app, backend)
+    _add_care(app, backend)
+    app.openapi = _schema(app)  # type: ignore[method-assign]
+    if mount is not None:
+        mount(app)
+    return app
+
+
+def _add_chat(app: FastAPI, backend: Backend) -> None:
+    streams: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or in pieces."}
+    }
+
+    @app.post("/v1/chat/completions", response_model=shapes.ChatCompletion, responses=streams)
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        answer = await backend.chat(body, request)
+        responder = Responder(backend, answer, request, "chat", bool(body.logprobs))
+        return await (responder.streamed(usage=body.wants_usage) if body.stream else responder.whole())
+
+    @app.post("/v1/completions", response_model=shapes.TextCompletion, responses=streams)
+    async def completion(body: CompletionRequest, request: Request) -> Response:
+        answer = await backend.completion(body, request)
+        responder = Responder(backend, answer, request, "text", body.logprobs is not None)
+        return await (responder.streamed(usage=body.wants_usage) if body.stream else responder.whole())
+
+
+def _add_models(app: FastAPI, backend: Backend) -> None:
+    remote: dict[str, tuple[float, list[str]]] = {}
+
+    async def of_provider(provider: Provider) -> list[ModelInfo]:
+        asked, names = remote.get(provider.name, (-_REMOTE_LIST_S, []))
+        if time.monotonic() - asked >= _REMOTE_LIST_S:
+            try:
+                names = await asyncio.wait_for(provider.models_async(_REMOTE_WAIT_S), _REMOTE_WAIT_S)
+            except Exception:  # a provider that is down must not take our own models from the list
+                names = []
+            remote[provider.name] = (time.monotonic(), names)
+        return [ModelInfo(f"{provider.name}:{name}", 0, provider.name) for name in names]
+
+    async def all_models() -> list[ModelInfo]:
+        own = await asyncio.to_thread(backend.models.list)
+        others = await asyncio.gather(*(of_provider(provider) for provider in backend.providers.values()))
+        return [*own, *(model for group in others for model in group)]
+
+    def shape(model: ModelInfo) -> shapes.Model:
+        return shapes.Model(id=model.id, created=model.created, owned_by=model.owned_by)
+
+    @app.get("/v1/models")
+    async def list_models() -> shapes.ModelList:
+        return shapes.ModelList(data=[shape(model) for model in await all_models()])
+
+    @app.get("/v1/models/{model_id:path}")
+    async def get_model(model_id: str) -> shapes.Model:
+        for model in await all_models():
+            if model.id == model_id:
+                return shape(model)
+        raise ApiError(404, f"There is no model {model_id}.", param="model", code="model_not_found")
+
+
+def _add_tokens(app: FastAPI, backend: Backend) -> None:
+    @app.post("/tokenize")
+    async def tokenize(body: TokenizeRequest) -> shapes.Tokens:
+        model, engine = await backend.engine(body.model)
+        tokenizer = engine.tokenizer
+
+        def work() -> list[int]:
+            if body.messages is not None:
+                messages = backend.guard.check_prompt([message.plain for message in body.messages])
+                return list(tokenizer.render(messages, add_generation_prompt=body.add_generation_prompt).ids)
+            return tokenizer.encode(body.prompt or "")
+
+        ids = await asyncio.to_thread(work)
+        texts = [tokenizer.token_bytes(i).decode("utf-8", "replace") for i in ids] if body.return_token_strs else None
+        return shapes.Tokens(model=model, count=len(ids), max_model_len=engine.seq_len, tokens=ids, token_strs=texts)
+
+    @app.post("/detokenize")
+    async def detokenize(body: DetokenizeRequest) -> shapes.Text:
+        model, engine = await backend.engine(body.model)
+        size = engine.tokenizer.vocab_size
+        for index, token in enumerate(body.tokens):
+            if token >= size:
+                raise ApiError(
+                    400,
+                    f"tokens[{index}]: the vocabulary has {size} ids.",
+                    param=f"tokens[{index}]",
+                    code="invalid_value",
+                )
+        return shapes.Text(model=model, prompt=await asyncio.to_thread(engine.tokenizer.decode, body.tokens))
+
+
+def _add_feedback(app: FastAPI, backend: Backend) -> None:
+    @app.post("/v1/feedback", status_code=201)
+    async def feedback(body: FeedbackRequest) -> shapes.FeedbackReceipt:
+        control, guard = backend.control, backend.guard
+        if control is None:
+            raise ApiError(501, "This server keeps no feedback: it has no control store.", code="no_control_store")
+        messages = guard.for_keeping(guard.check_prompt([m.plain for m in body.messages])) if body.consent else []
+        value = {
+            key: guard.text_for_keeping(guard.check_text(item, param="value")) if isinstance(item, str) else item
+            for key, item in body.value.items()
+        }
+
+        def keep() -> int:
+            with control.session() as session:
+                row = Feedback(model=body.model, messages=messages, kind=body.kind, value=value, consent=body.consent)
+                session.add(row)
+                session.flush()
+                return row.id
+
+        return shapes.FeedbackReceipt(id=await asyncio.to_thread(keep), messages_kept=len(messages))
+
+
+def _add_care(app: FastAPI, backend: Backend) -> None:
+    @app.get("/health")
+    async def health() -> shapes.State:
+        return shapes.State(status="ok")
+
+    @app.get("/ready")
+    async def ready() -> shapes.State:
+        if backend.draining:
+            raise ApiError(503, "The server is stopping.", code="stopping")
+        if not backend.providers and not await asyncio.to_thread(backend.models.list):
+            raise ApiError(503, "There is no model yet. Run: gptwright run.", code="no_model")
+        return shapes.State(status="ready")
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(backend.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"], include_in_schema=False)
+    async def unknown(path: str, request: Request) -> Response:
+        """Pages may be mounted at the root, and what is unknown here must not get a page."""
+        partial = [route.matches(request.scope)[0] is Match.PARTIAL for route in app.router.routes]
+        if any(partial):
+            raise ApiError(405, f"{request.method} is not for /v1/{path}.")
+        raise ApiError(404, f"There is no endpoint /v1/{path}. See /openapi.json.")
+
+
+def _schema(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """The served schema, without the 422 that FastAPI documents everywhere: our bad requests are 400, as OpenAI's are."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = plain()
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            schema["components"]["schemas"].pop(name, None)
+        return schema
+
+    return openapi
