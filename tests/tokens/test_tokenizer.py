@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,8 @@ def test_words_of_every_text_are_those_of_llama_cpps_expression_in_another_engin
 ) -> None:
     regex = pytest.importorskip("regex")
     # Python's \\s also holds U+001C to U+001F, which Unicode's White_Space, Oniguruma and llama.cpp do not.
-    text = "".join(char for char in text if not "\x1c" <= char <= "\x1f")
+    # Characters that newer Unicode versions have added are letters for one engine and nothing yet for the other.
+    text = "".join(c for c in text if not "\x1c" <= c <= "\x1f" and unicodedata.category(c) != "Cn")
     words = [text[a:b] for _, (a, b) in tokenizer._hf.pre_tokenizer.pre_tokenize_str(text)]
     assert words == regex.findall(LLAMA_CPP_QWEN2, text)
 

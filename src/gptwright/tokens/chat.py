@@ -202,11 +202,10 @@ class _TemplateRenderer:
             if message.get("role") != "assistant" or message.get("weight", 1) == 0:
                 continue
             before = self._text(messages[:index], True)
-            after = self._text(messages[: index + 1], False)
-            if not (after.startswith(before) and text.startswith(after)):
+            if not text.startswith(before):
                 continue  # the template rewrites history (Qwen3 drops old thoughts): such a turn is shown, not taught
-            end = after.rfind(end_name, len(before))
-            ranges.append((len(before), end + len(end_name) if end >= 0 else len(after)))
+            end = text.find(end_name, len(before))  # the first one is the turn's: contents are disarmed
+            ranges.append((len(before), end + len(end_name) if end >= 0 else len(text)))
         return ranges
 
 

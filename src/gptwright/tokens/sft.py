@@ -31,6 +31,7 @@ class ChatSet:
 
     Attributes:
         starts: (n + 1,) int64, where conversations start.
+        lengths: (n,) int64, their tokens; on disk each is followed by an end token, which packing adds itself.
         learn: (n_tokens,) uint8, 1 where the model learns to write the token.
         hash: of all of it; for a mapped data set its hash before any erasure.
     """
@@ -44,6 +45,7 @@ class ChatSet:
         tokenizer: Tokenizer,
     ) -> None:
         self._tokens, self.learn, self.starts, self._uids = tokens, learn, starts, uids
+        self.lengths = np.diff(starts) - int(isinstance(tokens, TokenDataset))
         self.eos_id = tokenizer.eos_id
         self.turn_id = tokenizer.im_start_id
         self.system_header = tokenizer.encode("system\n")
@@ -234,7 +236,7 @@ class SftPlan:
             epoch, index = divmod(slot, self.rows)
             row = int(Permutation(self.rows, "rows", self.seed, epoch)(index)[0])
             ids, learn, members = self.row(row, epoch)
-            tokens[place, : len(ids) - 1] = ids[: self.seq_len][: len(ids) - 1]
+            tokens[place, : len(ids) - 1] = ids[:-1]
             targets[place, : len(ids) - 1] = np.where(learn[1:], ids[1:], IGNORE)
             docs.update(dict.fromkeys(self.chats.uid(member) for member in members))
         return Batch(tokens, targets, list(docs))
@@ -276,7 +278,7 @@ class SftPlan:
         learned = np.concatenate(([0], np.cumsum(self.chats.learn, dtype=np.int64)))
         first = self.chats.starts[self._examples[:, 0]] + self._examples[:, 1]
         targets = int((learned[first + self._examples[:, 2]] - learned[first]).sum())
-        total = int(self.chats.starts[-1])
+        total = int(self.chats.lengths.sum())
         return SftReport(
             conversations=len(self.chats),
             examples=len(self._examples),
@@ -328,7 +330,7 @@ def pack(sizes: npt.NDArray[np.int64], capacity: int, seed: int) -> tuple[npt.ND
 def _examples(chats: ChatSet, seq_len: int, split: bool) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
     """Pieces to train on, (n, 4) int64: conversation, start in it, length, tokens of its system message put before."""
     counts = dict.fromkeys(("truncated", "cut_answers", "cut_prompts", "without_targets"), 0)
-    lengths = np.diff(chats.starts)
+    lengths = chats.lengths
     learned = np.concatenate(([0], np.cumsum(chats.learn, dtype=np.int64)))
     targets = learned[chats.starts[1:]] - learned[chats.starts[:-1]]
     counts["without_targets"] = int((targets == 0).sum())
