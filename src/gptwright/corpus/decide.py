@@ -17,6 +17,8 @@ from gptwright.corpus import tables
 BUCKETS = 10_000
 HELDOUT_BYTES = 64 << 10
 HELDOUT_MOST = 0.2  # of a small corpus, however little that is
+HELDOUT_TOO_MUCH = 0.4  # when one document would take more than this, documents are cut, or nothing is held out
+_UNITS = {"document": "split_id", "part": "norm_id"}  # what stays together, and the id that says so
 
 Array = npt.NDArray[Any]
 _PII = tuple(f"pii_{kind.lower()}" for kind in tables.PII_KINDS)
@@ -105,7 +107,7 @@ def decide(parts: Sequence[Part], recipe: str, asked_share: float, fixed: tuple[
     for _, failed, _ in failures:
         alive &= ~failed
     share, unit, notes = _share(ids, n_bytes, alive, asked_share, fixed)
-    heldout = _buckets(ids["split_id" if unit == "document" else "norm_id"]) < round(share * BUCKETS)
+    heldout = _buckets(ids[_UNITS[unit]]) < round(share * BUCKETS)
     kept_of = _copies(ids, alive, heldout)
     copies = kept_of >= 0
     keep = alive & ~copies
@@ -200,16 +202,15 @@ def _share(
     ids: dict[str, Array], n_bytes: Array, alive: Array, asked: float, fixed: tuple[float, str] | None
 ) -> tuple[float, str, list[str]]:
     """The held-out share: what the first build fixed, or now the smallest that is asked for and holds 64 KB (20 % at most)."""
+    total = float(n_bytes[alive].sum())
     if fixed is not None:
-        said = []
-        if abs(fixed[0] - asked) > 1e-9 and fixed[0] < asked:
-            said = [f"the held-out share stays {fixed[0]:.2%}, as the first build fixed it (asked for: {asked:.2%})"]
-        return fixed[0], fixed[1], said
+        share, unit = fixed
+        held = _buckets(ids[_UNITS[unit]]) < round(share * BUCKETS)
+        return share, unit, _share_notes(share, asked, float(n_bytes[alive & held].sum()), unit)
     if asked == 0:
-        return 0.0, "document", ["nothing is held out, as configured: the model cannot be measured on unseen text"]
-    total = int(n_bytes[alive].sum())
+        return 0.0, "document", _share_notes(0.0, 0.0, 0.0, "document")
     target = min(max(asked * total, HELDOUT_BYTES), HELDOUT_MOST * total)
-    for unit, name in (("document", "split_id"), ("part", "norm_id")):
+    for unit, name in _UNITS.items():
         unique, group = np.unique(ids[name][alive], return_inverse=True)
         size = np.bincount(group, weights=n_bytes[alive], minlength=len(unique))
         places = _buckets(unique)
@@ -221,17 +222,22 @@ def _share(
             needed = (int(places[order[reached]]) + 1) / BUCKETS
         share = max(asked, needed)
         got = float(size[places < round(share * BUCKETS)].sum())
-        if got <= 0.4 * total and got < total:
+        if got <= HELDOUT_TOO_MUCH * total:
             return share, unit, _share_notes(share, asked, got, unit)
-    return asked, "document", ["too few documents to hold one out; the model cannot be measured on unseen text"]
+    return asked, "document", _share_notes(asked, asked, 0.0, "document")
 
 
 def _share_notes(share: float, asked: float, got: float, unit: str) -> list[str]:
+    if got == 0:
+        reason = "as configured" if share == 0 else "there are too few documents"
+        return [f"nothing is held out ({reason}): the model cannot be measured on unseen text"]
     notes = []
     if share > asked:
         notes.append(
-            f"the held-out share is raised from {asked:.2%} to {share:.2%}, so that {got / 1024:.0f} KB are there to measure on"
+            f"the held-out share is {share:.2%} instead of {asked:.2%}, so that {got / 1024:.0f} KB are there to measure on"
         )
+    elif share < asked:
+        notes.append(f"the held-out share stays {share:.2%}, as the first build fixed it (now asked for: {asked:.2%})")
     if got < HELDOUT_BYTES:
         notes.append(f"only {got / 1024:.1f} KB are held out: measured numbers will be rough")
     if unit == "part":

@@ -107,7 +107,7 @@ def _is_phone(candidate: str, text: str, at: int) -> bool:
     digits = re.sub(r"\D", "", candidate)
     if not 7 <= len(digits) <= 15 or len(set(digits)) <= 2:
         return False
-    before = text[max(0, at - 40) : at]
+    before = text[max(0, at - 18) : at]
     if _NOT_PHONE.search(before[-12:]):
         return False
     if candidate.startswith(("+", "00")):
@@ -153,7 +153,7 @@ def _is_card(candidate: str) -> bool:
         text,
     ):
         return False
-    if len(set(text)) <= 2:
+    if len(set(text)) == 1:
         return False
     doubled = [d if i % 2 == 0 else (d * 2 - 9 if d > 4 else d * 2) for i, d in enumerate(reversed(digits))]
     return sum(doubled) % 10 == 0

@@ -174,7 +174,7 @@ def _is_json_object(line: str) -> bool:
 def _cut_long(found: Iterator[Record]) -> Iterator[Record]:
     """Documents of a text longer than a part become several records; conversations stay whole."""
     for record in found:
-        if record.messages is not None or len(record.text) <= t.PART_CHARS:
+        if record.messages is not None or len(record.text) <= t.PART_CHARS + t.PART_CHARS // 2:
             yield record
             continue
         for number, piece in enumerate(t.parts([record.text]), 1):
