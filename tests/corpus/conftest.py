@@ -1,5 +1,6 @@
 """A project folder with a ledger, and texts to put into it."""
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +11,31 @@ from gptwright.core.ledger import Ledger
 from gptwright.corpus.build import CorpusResult, build_corpus
 from gptwright.corpus.config import CorpusConfig
 
-WORDS = (
-    "the",
-    "river",
-    "runs",
-    "under",
+SYLLABLES = (
+    "ri",
+    "ver",
     "old",
-    "bridges",
-    "people",
+    "bri",
+    "ges",
+    "peo",
+    "ple",
     "walk",
-    "along",
-    "its",
-    "banks",
-    "bread",
-    "and",
-    "music",
+    "ban",
+    "ks",
+    "bre",
+    "ad",
+    "mu",
+    "sic",
+    "to",
+    "lan",
+    "me",
 )
+WORDS = [a + b for a in SYLLABLES for b in SYLLABLES]
 
 
 def prose(seed: int, words: int = 60) -> str:
-    """Distinct readable text for a number."""
-    chosen = [WORDS[(seed * 7 + i * (seed % 5 + 3) + i * i) % len(WORDS)] for i in range(words)]
-    return f"Note {seed}: " + " ".join(chosen) + "."
+    """Distinct text of made-up words for a number."""
+    return f"Note {seed}: " + " ".join(random.Random(seed).choices(WORDS, k=words)) + "."
 
 
 @dataclass

@@ -106,6 +106,7 @@ def test_record_when_it_has_text_then_title_and_url_come_along() -> None:
         (["a", "b"], ["row=1", "row=2"]),
         ({"x1": {"text": "a"}, "x2": {"text": "b"}}, ["key=x1", "key=x2"]),
         ({"categories": ["c"], "conversations": [["a", "b"], ["c", "d"]]}, ["row=1", "row=2"]),
+        ({"conversations": [["a", "b"], "alone"]}, ["row=1", "row=2"]),
         ({"version": 1, "data": [{"text": "a"}]}, ["row=1"]),
         ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, [""]),
         (PAIR, [""]),

@@ -107,7 +107,8 @@ def records(value: Any) -> Iterator[tuple[str, Any]]:
         holder = next((k for k, v in value.items() if isinstance(v, list) and _holds_records(k, v)), None)
         if holder is not None:
             for number, record in enumerate(value[holder], 1):
-                yield f"row={number}", record
+                # A lone text among conversations (a dash was forgotten) is a conversation of one turn.
+                yield f"row={number}", [record] if holder in CHAT_KEYS and isinstance(record, str) else record
         elif value and all(isinstance(v, dict) for v in value.values()) and not readable(value):
             for key, record in value.items():
                 yield f"key={key}", record

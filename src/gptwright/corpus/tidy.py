@@ -23,7 +23,7 @@ _RUN = re.compile(r"([!?])\1+")
 _LINE = re.compile(r"[^\n]+")
 _FIRST = re.compile(r"[\"'(]?([a-z])(?=[a-z']*(?:[\s,.!?]|$))")
 _NEXT = re.compile(
-    r"(?<=[a-z)][.!?] )[a-z](?=[a-z']*[ ,.!?])"
+    r"(?<=[a-z)!?][.!?] )[a-z](?=[a-z']*[ ,.!?])"
 )  # a sentence inside a message; "e.g. this" has no letter pair before
 _ENDED = re.compile(r"[.!?…:;,\-)\]\"'*~]$|[:;=][\-']?[dDpPoO/|(]$|<3$")
 _QUESTION = re.compile(
