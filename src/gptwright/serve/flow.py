@@ -4,6 +4,7 @@ When the client leaves, the deadline passes or the server stops, the work is can
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from gptwright.gateway.provider import Delta
 from gptwright.serve.errors import ApiError, from_user_error
 from gptwright.serve.metrics import Metrics
 from gptwright.serve.protocols import Piece, Running
+
+
+log = logging.getLogger("gptwright.serve")
 
 
 @dataclass(frozen=True)
@@ -177,14 +181,26 @@ class Flow:
                 continue
             if item is None:
                 return
-            if isinstance(item, _EngineFailedError) and self._work is not None:
-                await asyncio.to_thread(self._work.result, 5.0)  # raises what went wrong
             if isinstance(item, BaseException):
-                raise from_user_error(item) if isinstance(item, UserError) else item
+                raise await self._refusal(item)
             if self._first:
                 self._first = False
                 self._metrics.first_token.observe(time.monotonic() - self._started)
             yield item
+
+    async def _refusal(self, error: BaseException) -> Exception:
+        """What the client is told of an error: of its own mistakes everything, of ours nothing (the log has it)."""
+        if isinstance(error, _EngineFailedError) and self._work is not None:
+            try:
+                await asyncio.to_thread(self._work.result, 5.0)  # raises what went wrong
+            except Exception as cause:
+                error = cause
+        if isinstance(error, UserError):
+            return from_user_error(error)
+        if isinstance(error, ClientGoneError | ApiError):
+            return error
+        log.error("an answer failed", exc_info=error)
+        return ApiError(500, "The server failed; its log says why.", code="internal_error")
 
     def cancel(self, reason: str) -> None:
         """Stop the work. Safe to call again."""

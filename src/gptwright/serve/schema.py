@@ -4,6 +4,7 @@ Fields of OpenAI's API that we do not have are refused, unless they carry the va
 ``n: 1`` or ``frequency_penalty: 0`` all the time.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -58,6 +59,8 @@ class Body(BaseModel):
     def _refuse_what_is_not_honoured(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        if (where := _broken_text(data)) is not None:
+            raise PydanticCustomError("unicode", "half a surrogate pair is not text", {"param": where})
         kept = {}
         for name, value in data.items():
             if name not in cls.unsupported:
@@ -65,6 +68,24 @@ class Body(BaseModel):
             elif value is not None and not any(_same(value, neutral) for neutral in _NOTHING[name]):
                 raise _refusal(name)
         return kept
+
+
+def _broken_text(data: Any) -> str | None:
+    """Where a text holds half a surrogate pair, which JSON can write and UTF-8 cannot; None if nowhere."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+        return None
+    except UnicodeEncodeError:
+        pass
+    if isinstance(data, dict):
+        pairs = [(str(key), value) for key, value in data.items()]
+    else:
+        pairs = [(f"[{index}]", value) for index, value in enumerate(data)] if isinstance(data, list) else []
+    for name, value in pairs:
+        if (inner := _broken_text(value)) is not None:
+            name += inner if not inner or inner.startswith(("[", ".")) else "." + inner
+            return name.encode(errors="replace").decode()
+    return ""
 
 
 def _same(value: Any, neutral: Any) -> bool:

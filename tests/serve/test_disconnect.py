@@ -1,0 +1,83 @@
+"""When the client leaves, or the server is told to stop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+CHAT = "/v1/chat/completions"
+
+
+def body(text: str, **extra: Any) -> dict[str, Any]:
+    return {"model": "production", "messages": [{"role": "user", "content": text}], **extra}
+
+
+def cancelled_within(engine: Any, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if engine.requests and engine.requests[-1].finish_reason == "cancelled":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_stream_when_the_client_leaves_in_the_middle_then_the_engine_stops(start: Any) -> None:
+    url, app = start()
+    with httpx.stream("POST", url + CHAT, json=body("slow", stream=True)) as response:
+        lines = response.iter_lines()
+        for _ in range(6):
+            next(lines)
+    assert cancelled_within(app.state.backend.models.fake, 1.0)
+    assert len(app.state.backend.models.fake.requests[-1]._text) < 200
+    assert 'gptwright_cancelled_total{reason="client_gone"} 1.0' in httpx.get(url + "/metrics").text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_when_the_client_leaves_before_the_first_token_then_the_engine_stops(start: Any, stream: bool) -> None:
+    url, app = start()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(url + CHAT, json=body("hang", stream=stream), timeout=0.3)
+    assert cancelled_within(app.state.backend.models.fake, 1.0)
+    assert app.state.backend.slots.taken == 0
+
+
+def test_stream_when_nothing_comes_for_a_while_then_comments_keep_it_alive(start: Any) -> None:
+    from gptwright.serve.config import ServeConfig
+
+    url, _ = start(config=ServeConfig(keep_alive=0.1, request_timeout=0.7))
+    with httpx.stream("POST", url + CHAT, json=body("hang", stream=True)) as response:
+        text = "".join(response.iter_text())
+    assert text.count(": keep-alive") >= 3
+    last = [line for line in text.splitlines() if line.startswith("data: ")][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to send to a child")
+def test_server_when_told_to_stop_then_the_running_answer_ends_whole_and_the_exit_code_is_0() -> None:
+    script = Path(__file__).with_name("fakes.py")
+    command = [sys.executable, str(script), "--delay", "0.02"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        url = server.stdout.readline().strip()
+        question = "x" * 60
+        with httpx.stream("POST", url + CHAT, json=body(question, stream=True)) as response:
+            lines = response.iter_lines()
+            next(lines)
+            server.send_signal(signal.SIGTERM)
+            rest = list(lines)
+        chunks = [json.loads(line[6:]) for line in rest if line.startswith("data: {")]
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        assert text == f"You said: {question}"
+        assert rest[-2:] == ["data: [DONE]", ""] or rest[-1] == "data: [DONE]"
+        assert server.wait(10) == 0
+        assert server.stdout.read().strip() == "stopped"
+        assert question not in server.stderr.read()
