@@ -119,7 +119,7 @@ class Request:
         Raises:
             GptwrightError: the engine failed or was closed.
         """
-        while True:
+        while not (self.done and self._pieces.empty()):  # a second iteration ends instead of waiting for ever
             item = self._pieces.get()
             if isinstance(item, BaseException):
                 raise item

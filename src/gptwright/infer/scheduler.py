@@ -163,8 +163,9 @@ class Scheduler:
         hidden = self.model(ids, PrefillView(self.cache, row, start, len(chunk)), positions)
         answer.stored += len(chunk)
         if answer.stored == len(answer.prompt):
-            self.entering = None
-            if not self._sample([answer], hidden[:, -1]):
+            finished = self._sample([answer], hidden[:, -1])
+            self.entering = None  # only now: if sampling fails, ``fail_all`` must still find it
+            if not finished:
                 self.running.append(answer)
         return len(chunk)
 
