@@ -55,7 +55,7 @@ class Tokenizer:
 
     def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> Any:
         class Rendered:
-            ids: list[int] = []
+            ids: list[int]
 
         rendered = Rendered()
         rendered.ids = []

@@ -17,7 +17,6 @@ from gptwright.serve.errors import ApiError, from_user_error
 from gptwright.serve.metrics import Metrics
 from gptwright.serve.protocols import Piece, Running
 
-
 log = logging.getLogger("gptwright.serve")
 
 

@@ -1,0 +1,59 @@
+"""Schemathesis sends what the served schema allows, and what it does not; no answer may be a 5xx."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from gptwright.core.control import ControlStore
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_the_shape(
+    mode: str, tmp_path: Path
+) -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    import gw_fakes  # registered by conftest
+    from schemathesis.generation import GenerationMode
+
+    from gptwright.serve.app import create_app
+
+    models = gw_fakes.Models()
+    models.list = lambda: gw_fakes.Models.list(models)[:2]  # without the one that cannot be loaded: it is a 503
+    app = create_app(models, control=ControlStore.open(tmp_path / "control.sqlite"))
+    host = {"Host": "127.0.0.1"}
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers=host)
+    seen: dict[str, set[int]] = {}
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        if mode == "negative" and operation.method == "get":
+            continue  # any text is a valid path, so nothing can be wrong
+
+        @given(case=operation.as_strategy(generation_mode=GenerationMode(mode)))
+        @settings(
+            max_examples=40 if operation.method == "post" else 5,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=(Phase.generate,),
+            suppress_health_check=list(HealthCheck),
+        )
+        def check(case: Any) -> None:
+            model = case.body.get("model") if isinstance(case.body, dict) else None
+            if mode == "positive" and isinstance(model, str):
+                case.body["model"] = "production"  # any text is a valid name; only this one gets further
+            response = case.call(headers=host)
+            seen.setdefault(case.operation.label, set()).add(response.status_code)
+            assert response.status_code < 500, (response.status_code, response.text)
+            if response.status_code >= 400:
+                assert response.json()["error"].keys() == {"message", "type", "param", "code"}
+            elif response.headers["content-type"][0].startswith("application/json"):
+                case.validate_response(response, checks=[schemathesis.checks.response_schema_conformance])
+
+        check()
+    posts = {label: codes for label, codes in seen.items() if label.startswith("POST")}
+    assert len(posts) == 5
+    wanted = {200, 201} if mode == "positive" else {400}
+    assert all(codes & wanted for codes in posts.values()), posts
