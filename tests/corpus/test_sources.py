@@ -61,6 +61,16 @@ def test_package_when_it_has_a_pattern_then_it_matches_with_and_without_the_top_
     assert all(f.locator.startswith("chatterbot_corpus/data/english/") for f in short.files)
 
 
+def test_package_when_pattern_holds_alternatives_then_each_is_matched(tmp_path: Path) -> None:
+    found = list_source(
+        "s", SourceConfig(uri="package:chatterbot-corpus/data/{english,german}/{food,ai,nothing}.yml"), tmp_path
+    )
+    assert [f.locator.removeprefix("chatterbot_corpus/data/") for f in found.files] == [
+        "english/ai.yml",
+        "english/food.yml",
+    ]
+
+
 def test_package_when_licence_is_in_its_metadata_then_it_is_read_and_the_user_may_overrule(tmp_path: Path) -> None:
     found = list_source("s", SourceConfig(uri="package:chitchat-dataset"), tmp_path)
     assert [f.locator for f in found.files] == ["chitchat_dataset/dataset.json"]

@@ -15,7 +15,12 @@ from gptwright.corpus.view import documents
 
 SOURCES = {
     "chitchat": {"uri": "package:chitchat-dataset", "tidy": True},
-    "chatterbot": {"uri": "package:chatterbot-corpus/data/english/*.yml", "tidy": True, "license": "BSD-3-Clause"},
+    "chatterbot": {
+        "uri": "package:chatterbot-corpus/data/english/{ai,botprofile,conversations,food,gossip,greetings,health,history,humor,"
+        "literature,money,movies,politics,psychology,science,tech_support,trivia}.yml",
+        "tidy": True,
+        "license": "BSD-3-Clause",
+    },
 }
 
 
@@ -40,7 +45,7 @@ def test_starter_when_built_then_conversations_are_clean_and_fast_to_get(tmp_pat
         assert {row.name: row.license for row in ledger.sources()} == {"chitchat": "MIT", "chatterbot": "BSD-3-Clause"}
     own = result.meta["sources"]
     assert own["chitchat"]["kept"] > 5_000
-    assert own["chatterbot"]["kept"] > 800
+    assert own["chatterbot"]["kept"] > 700
     assert result.bytes > 12_000_000
     assert own["chitchat"]["pii"]["EMAIL"] == 2
     assert result.meta["heldout"]["bytes"] >= 64 << 10

@@ -109,6 +109,8 @@ def test_edits_when_made_in_messages_then_joined_text_is_the_edited_text(
         ("i think i dont know, haha", "I think I don't know, haha."),
         ("hahahahaha thats great", "Haha that's great."),
         ("Already fine. It stays.", "Already fine. It stays."),
+        ("what is it\n?\nok", "What is it? Ok."),
+        ("whats your major?\n??", "What's your major?"),
         ("a smile :)", "A smile :)"),
         ("see i.e. this", "See i.e. this."),
         ("https://example.org/i", "https://example.org/i."),

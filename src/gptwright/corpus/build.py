@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gptwright.core.errors import UserError
+from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.executors import map_tasks, usable_cores
 from gptwright.core.files import read_json, remove_leftovers, write_json
 from gptwright.core.hashing import b2_json
+from gptwright.core.interrupt import stop_on_signals
 from gptwright.core.ledger import FileRow, Ledger, SourceRow
 from gptwright.core.progress import progress, say
 from gptwright.corpus import extract, signals, tables
@@ -20,6 +21,13 @@ from gptwright.corpus.sources import Listing, fingerprint_sources, list_source
 __all__ = ["CorpusResult", "build_corpus", "fingerprint_sources"]
 
 MANIFEST = "corpus.json"
+# What the corpus depends on besides its sources and its configuration: for the stage's declaration.
+CODE_MODULES = tuple(
+    dict.fromkeys(
+        (*extract.CODE, *signals.CODE, *(f"gptwright.corpus.{m}" for m in ("build", "decide", "sources", "licences")))
+    )
+)
+LIBRARIES = ("resiliparse", "phonenumbers", "pyyaml")
 POOL_BYTES = 64 << 20  # less work than this is done faster without starting processes
 J = TypeVar("J")
 
@@ -104,17 +112,35 @@ def build_corpus(
     result = _result(config, listings, rows, decided)
     _publish(out, looks, decided, result)
     _forget_old_tasks(tasks, jobs, looks)
-    for note in decided.notes:
-        say(f"corpus: {note}")
+    _tell(result)
     return result
 
 
+def _tell(result: CorpusResult) -> None:
+    """What a person should know of each source: its size, its licence, and files that gave nothing."""
+    for name, source in result.meta["sources"].items():
+        licence = f"{source['license'] or 'licence unknown'} ({source['license_evidence']})"
+        dropped = f", {sum(source['dropped'].values())} dropped" if source["dropped"] else ""
+        say(f"corpus: {name}: {source['kept']} documents, {source['bytes'] / 1e6:.2f} MB{dropped}; {licence}")
+        if others := {outcome: n for outcome, n in source["files"].items() if outcome != "ok"}:
+            say(f"corpus: {name}: files without text: " + ", ".join(f"{n} {o}" for o, n in sorted(others.items())))
+        if source["pii"]:
+            found = ", ".join(f"{n} {kind}" for kind, n in source["pii"].items())
+            say(f"corpus: {name}: personal data found by rules: {found}; policy: {source['pii_policy']}")
+    for note in result.meta["notes"]:
+        say(f"corpus: {note}")
+
+
 def _run(label: str, task: Callable[[J], str], jobs: list[J], workers: int) -> list[str]:
-    with progress(label, total=len(jobs), unit="tasks") as bar:
-        made = []
+    made: list[str] = []
+    with progress(label, total=len(jobs), unit="tasks") as bar, stop_on_signals() as stop:
         for result in map_tasks(task, jobs, workers):
             made.append(result)
             bar.advance()
+            if stop and len(made) < len(jobs):
+                raise Interrupted(
+                    f"stopped by {stop.reason} after {len(made)} of {len(jobs)} tasks; run again to continue"
+                )
     return made
 
 

@@ -15,7 +15,7 @@ class SourceConfig(Config):
 
     uri: str = Field(
         description="A folder or file (relative to the project or absolute), or package:DIST[/glob] for files inside an"
-        " installed Python distribution.",
+        " installed Python distribution; the glob may hold alternatives, as in data/{ai,food}.yml.",
     )
     license: str | None = Field(
         None, description="SPDX id of the licence. Overrides what the source itself says about it."

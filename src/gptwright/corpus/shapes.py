@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gptwright.core.hashing import norm_id
+
 TEXT_KEYS = (
     "text",
     "content",
@@ -45,11 +47,6 @@ Message = dict[str, str]
 _GREETING = re.compile(
     r"\W*(hi+|hello+|hey+|yo|sup|howdy|greetings|what'?s up|whats up|how are you|how'?s it going|good (morning|evening|afternoon)"
     r"|any ?(one|body)|are you|is any)\b",
-    re.IGNORECASE,
-)
-_WAITING = re.compile(
-    r"\W*(hello+|hi+|hey+|helo+|any ?(one|body)( (here|there|home))?|(are )?(you|u) (still )?there|you still there|where did you go"
-    r"|is any ?(one|body) (here|there)|hello+,? any ?(one|body).{0,12})\W*",
     re.IGNORECASE,
 )
 
@@ -224,11 +221,12 @@ def _two_people(pairs: list[tuple[str, str]], names: list[str], topic: str | Non
     roles = ["user", "assistant"]
     messages: list[Message] = []
     opening = " ".join(said for who, said in pairs[:3] if who == names[0]) if pairs else ""
-    if topic and topic.strip() and not _GREETING.match(opening) and len(opening.split()) >= 4:
+    echo = topic is not None and norm_id(topic) == norm_id(opening)
+    if topic and topic.strip() and not echo and not _GREETING.match(opening) and len(opening.split()) >= 4:
         messages.append({"role": "user", "content": topic})
         roles.reverse()
     if len(names) == 1:  # nobody answered: what is left of them waiting for someone is no text
-        pairs = [(who, said) for who, said in pairs if not _WAITING.fullmatch(said)]
+        pairs = [(who, said) for who, said in pairs if not _GREETING.match(said)]
     return messages + [{"role": roles[names.index(who)], "content": said} for who, said in pairs]
 
 

@@ -201,13 +201,23 @@ def _list_package(name: str, rest: str) -> Listing:
 
 def _package_files(distribution: importlib.metadata.Distribution, pattern: str) -> Iterator[PurePosixPath]:
     """Files that match, with or without their top folder; without a pattern, those whose suffix promises text."""
+    patterns = _alternatives(pattern)
     for file in sorted(PurePosixPath(str(f)) for f in distribution.files or []):
         top = file.parts[0]
         if ".." in file.parts or top.endswith((".dist-info", ".egg-info")):
             continue
         inner = PurePosixPath(*file.parts[1:]) if len(file.parts) > 1 else file
         if pattern:
-            if fnmatch.fnmatchcase(str(file), pattern) or fnmatch.fnmatchcase(str(inner), pattern):
+            if any(fnmatch.fnmatchcase(str(place), one) for place in (file, inner) for one in patterns):
                 yield file
         elif file.suffix.lower() in _PACKAGE_DATA and not {"test", "tests"} & set(file.parts):
             yield file
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """``a/{b,c}.txt`` as ``a/b.txt`` and ``a/c.txt``."""
+    braces = re.search(r"\{([^{}]*)\}", pattern)
+    if braces is None:
+        return [pattern]
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [one for choice in braces[1].split(",") for one in _alternatives(before + choice + after)]

@@ -26,6 +26,7 @@ _NEXT = re.compile(
     r"(?<=[a-z)!?][.!?] )[a-z](?=[a-z']*[ ,.!?])"
 )  # a sentence inside a message; "e.g. this" has no letter pair before
 _ENDED = re.compile(r"[.!?…:;,\-)\]\"'*~]$|[:;=][\-']?[dDpPoO/|(]$|<3$")
+_MARKS = re.compile(r"[?!.]+(?:\n[?!.]+)*")
 _QUESTION = re.compile(
     r"(and |so |but |oh |well |or |haha |yeah |hi |hello |hey )*(how (about|are|is|was|were|do|does|did|long|many|much|old|come|would|can)|"
     r"what('?s| about| is| was| are| were| do| does| did| would| kind| sort| type| else)|where('?s| is| are| do| did| would)|who('?s| is| are| do)|"
@@ -65,19 +66,27 @@ def _candidates(turn: str) -> Iterator[Edit]:
         laugh = "Haha" if _starts_line(turn, match.start()) else "haha"
         if laugh != match[0]:
             yield Edit(*match.span(), "TIDY", laugh)
-    for match in _RUN.finditer(turn):
-        yield Edit(*match.span(), "TIDY", match[1])
-    for match in _NEXT.finditer(turn):
-        yield Edit(*match.span(), "TIDY", match[0].upper())
     for line in _LINE.finditer(turn):
         if first := _FIRST.match(line[0]):
             at = line.start() + first.start(1)
             yield Edit(at, at + 1, "TIDY", first[1].upper())
-        stop = "" if _ENDED.search(line[0]) else "?" if _QUESTION.match(line[0]) and len(line[0].split()) <= 14 else "."
+        if _MARKS.fullmatch(line[0]) and line.start() > 0:
+            continue  # it was taken by the line before
+        ended = bool(_ENDED.search(line[0]))
+        after = _MARKS.match(turn, line.end() + 1)
+        if after and turn[after.end() : after.end() + 1] in ("", "\n"):  # a forgotten "?" that was sent by itself
+            rest = " " if after.end() < len(turn) else ""
+            yield Edit(line.end(), min(after.end() + 1, len(turn)), "TIDY", ("" if ended else after[0][0]) + rest)
+            continue
+        stop = "" if ended else "?" if _QUESTION.match(line[0]) and len(line[0].split()) <= 14 else "."
         if line.end() < len(turn):
             yield Edit(line.end(), line.end() + 1, "TIDY", stop + " ")
         elif stop:
             yield Edit(line.end(), line.end(), "TIDY", stop)
+    for match in _RUN.finditer(turn):
+        yield Edit(*match.span(), "TIDY", match[1])
+    for match in _NEXT.finditer(turn):
+        yield Edit(*match.span(), "TIDY", match[0].upper())
 
 
 def _starts_line(turn: str, at: int) -> bool:
