@@ -20,6 +20,8 @@ from gptwright.corpus.privacy import find_pii, mask_pii
         ("801-422-4636", "[PHONE]"),
         ("text me 8014224636", "text me [PHONE]"),
         ("ring +44 20 7946 0958!", "ring [PHONE]!"),
+        ("+1 801 422 4636 0", "[PHONE] 0"),
+        ("room 12 801-422-4636\n17", "room 12 [PHONE]\n17"),
         ("0049 30 901820", "[PHONE]"),
         ("Telefon: 030 901820", "Telefon: [PHONE]"),
         ("my number is 422-4636", "my number is [PHONE]"),

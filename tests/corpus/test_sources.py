@@ -63,7 +63,7 @@ def test_package_when_it_has_a_pattern_then_it_matches_with_and_without_the_top_
 
 def test_package_when_pattern_holds_alternatives_then_each_is_matched(tmp_path: Path) -> None:
     found = list_source(
-        "s", SourceConfig(uri="package:chatterbot-corpus/data/{english,german}/{food,ai,nothing}.yml"), tmp_path
+        "s", SourceConfig(uri="package:chatterbot-corpus/data/{english,klingon}/{food,ai,nothing}.yml"), tmp_path
     )
     assert [f.locator.removeprefix("chatterbot_corpus/data/") for f in found.files] == [
         "english/ai.yml",

@@ -20,12 +20,12 @@ _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{2,4}){3,8}(?:
 _CARD = re.compile(r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d]|[.,-]\d)")
 # A cheap look before phonenumbers: seven digits that only the usual separators part.
 _PHONE = re.compile(
-    r"(?<![\w.,:/#=@-])(?:\+|00|\()?\(?\d(?:[\s().\-\u2010-\u2013\u00a0/]{0,3}\d){6,14}(?![\w%]|[.,:]\d)"
+    r"(?<![\w.,:/#=@-])(?:\+|00|\()?\(?\d(?:[ \t().\-\u2010-\u2013\u00a0/]{0,3}\d){6,20}(?![\w%]|[.,:]\d)"
 )
 _PHONE_WORDS = re.compile(
     r"\b(phone|call|tel|text|cell|mobile|whatsapp|fax|number|reach|sms|hotline|dial)", re.IGNORECASE
 )
-_NOT_PHONE = re.compile(r"(isbn|issn|doi|arxiv|order|invoice|version|id|no\.|#|serial)\W*$", re.IGNORECASE)
+_NOT_PHONE = re.compile(r"(isbn|issn|doi|arxiv|order|invoice|version|id|no\.|#|serial)[^\w\n]*$", re.IGNORECASE)
 _REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "IN", "AU")
 _IBAN_LENGTH = {
     "AD": 24, "AE": 23, "AT": 20, "BE": 16, "BG": 22, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20, "ES": 24,
@@ -70,8 +70,8 @@ def find_pii(text: str) -> list[Span]:
         ):
             spans.append(Span(*match.span(), "IP"))
     for match in _PHONE.finditer(text):
-        if _is_phone(match[0].strip(), text, match.start()):
-            spans.append(Span(*match.span(), "PHONE"))
+        if span := _phone_in(text, *match.span()):
+            spans.append(span)
     return _apart(spans)
 
 
@@ -103,16 +103,29 @@ def _apart(spans: list[Span]) -> list[Span]:
     return sorted(chosen)
 
 
-def _is_phone(candidate: str, text: str, at: int) -> bool:
+def _phone_in(text: str, start: int, end: int) -> Span | None:
+    """The longest run of digit groups in ``text[start:end]`` that is a phone number: other numbers may stand right beside it."""
+    if len(set(re.sub(r"\D", "", text[start:end]))) <= 2:
+        return None
+    starts = [start, *(start + m.start() for m in re.finditer(r"(?<=[ \t\u00a0])[+(]?\d", text[start:end]))]
+    ends = [end, *(start + m.start() for m in re.finditer(r"(?<=\d)[ \t\u00a0]", text[start:end]))]
+    tries = sorted(((b - a, a, b) for a in starts for b in ends if b - a >= 7), key=lambda t: (-t[0], t[1]))
+    for _, a, b in tries[:40]:
+        if _is_phone(text[a:b], text, a, whole=(a, b) == (start, end)):
+            return Span(a, b, "PHONE")
+    return None
+
+
+def _is_phone(candidate: str, text: str, at: int, whole: bool) -> bool:
     digits = re.sub(r"\D", "", candidate)
     if not 7 <= len(digits) <= 15 or len(set(digits)) <= 2:
         return False
     before = text[max(0, at - 18) : at]
-    if _NOT_PHONE.search(before[-12:]):
-        return False
     if candidate.startswith(("+", "00")):
         international = "+" + digits.removeprefix("00") if candidate.startswith("00") else candidate
         return _valid(international, None)
+    if _NOT_PHONE.search(before[-12:]):
+        return False
     grouped = bool(re.search(r"\d[\s().\-\u2010-\u2013\u00a0/]+\d", candidate))
     likely = bool(_PHONE_WORDS.search(before))
     if re.fullmatch(r"(19|20)\d\d\D(0?[1-9]|1[0-2])\D\d\d?.*|\d\d?\D\d\d?\D(19|20)\d\d", candidate) and not likely:
@@ -125,7 +138,9 @@ def _is_phone(candidate: str, text: str, at: int) -> bool:
         return likely  # a local number, without area code
     if len(digits) < 9 and not likely:
         return False
-    return (likely or (grouped and digits.startswith("0"))) and any(_valid(candidate, region) for region in _REGIONS)
+    return (likely or (whole and grouped and digits.startswith("0"))) and any(
+        _valid(candidate, region) for region in _REGIONS
+    )
 
 
 def _valid(candidate: str, region: str | None) -> bool:
