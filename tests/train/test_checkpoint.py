@@ -22,7 +22,16 @@ SCRIPT = Path(__file__).with_name("tiny_training.py")
 def checkpoint(step: int) -> Checkpoint:
     generator = torch.Generator().manual_seed(step)
     weights = {"a": torch.randn(3, 5, generator=generator), "b.c": torch.randn(7, generator=generator)}
-    return Checkpoint(step, step + 2, 1.5, step * 10, 2.25, weights, {"first.a": torch.randn(3, 5, generator=generator)}, {"heldout_bpb": None})
+    return Checkpoint(
+        step,
+        step + 2,
+        1.5,
+        step * 10,
+        2.25,
+        weights,
+        {"first.a": torch.randn(3, 5, generator=generator)},
+        {"heldout_bpb": None},
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -135,7 +144,13 @@ def test_training_when_the_disk_fills_then_exits_with_2_and_goes_on_once_there_i
     run = tmp_path / "run"
 
     def start(*limit: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, str(SCRIPT), str(run), settings, *limit], capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), str(run), settings, *limit],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     full = start("20000")
     assert full.returncode == 2, full.stderr

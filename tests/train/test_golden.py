@@ -35,12 +35,16 @@ def test_losses_when_eager_float64_then_equal_the_golden_ones(objective: str, tm
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize(("dtype", "compiled"), [("float32", "off"), ("float32", "auto"), ("bfloat16", "off"), ("bfloat16", "auto")])
+@pytest.mark.parametrize(
+    ("dtype", "compiled"), [("float32", "off"), ("float32", "auto"), ("bfloat16", "off"), ("bfloat16", "auto")]
+)
 def test_losses_when_in_production_precision_then_stay_within_1e_3_of_the_golden_ones(
     objective: str, dtype: str, compiled: str, tmp_path: Path
 ) -> None:
     golden = json.loads((GOLDEN / f"{objective}.json").read_text())["loss"]
-    assert curve(objective, tmp_path, dtype, compiled) == pytest.approx(golden, rel=1e-3 if dtype == "bfloat16" else 2e-5)
+    assert curve(objective, tmp_path, dtype, compiled) == pytest.approx(
+        golden, rel=1e-3 if dtype == "bfloat16" else 2e-5
+    )
 
 
 if __name__ == "__main__":
@@ -49,4 +53,6 @@ if __name__ == "__main__":
     for name in OBJECTIVES:
         with tempfile.TemporaryDirectory() as place:
             losses = curve(name, Path(place))
-        (GOLDEN / f"{name}.json").write_text(json.dumps({"objective": name, "torch": torch.__version__, "loss": losses}, indent=1) + "\n")
+        (GOLDEN / f"{name}.json").write_text(
+            json.dumps({"objective": name, "torch": torch.__version__, "loss": losses}, indent=1) + "\n"
+        )

@@ -42,7 +42,9 @@ def stop_at(step: int, error: type[BaseException] = Stop):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["modern", "gpt2"])
-def test_train_when_data_has_a_pattern_then_loss_falls_far_below_chance(tmp_path: Path, dtype: str, family: str) -> None:
+def test_train_when_data_has_a_pattern_then_loss_falls_far_below_chance(
+    tmp_path: Path, dtype: str, family: str
+) -> None:
     plan = TinyPlan(rows=8)
     shape = tiny_config(family=family, n_kv_heads=2)
     heldout = Heldout([plan.batch(10**6)], np.ones(64, dtype=np.uint16))
@@ -103,7 +105,9 @@ def test_train_when_base_is_frozen_then_only_adapters_move_and_are_checkpointed(
     before = weights(model)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert 0 < len(trainable) < len(before)
-    result = train(model, TinyPlan(masked=True), TrainConfig(objective="sft", max_steps=8, dtype="bfloat16"), run_dir=tmp_path)
+    result = train(
+        model, TinyPlan(masked=True), TrainConfig(objective="sft", max_steps=8, dtype="bfloat16"), run_dir=tmp_path
+    )
     assert result.model is model
     after = weights(model)
     moved = {name for name in after if not torch.equal(before[name], after[name])}
@@ -151,7 +155,13 @@ def test_train_when_loss_is_nan_then_names_the_documents_and_keeps_the_last_chec
                 model.blocks[0].feed_forward.up.weight[0, 0] = float("nan")
 
     with pytest.raises(UserError, match=r"not a number at step 6; documents of the batch: doc-6-0, doc-6-1"):
-        train(model, TinyPlan(), TrainConfig(max_steps=10, checkpoint_every=5, dtype="float32"), run_dir=tmp_path, callbacks=[poison])
+        train(
+            model,
+            TinyPlan(),
+            TrainConfig(max_steps=10, checkpoint_every=5, dtype="float32"),
+            run_dir=tmp_path,
+            callbacks=[poison],
+        )
     from gptwright.train.checkpoint import latest_checkpoint
 
     kept = latest_checkpoint(tmp_path / "checkpoints")
@@ -176,7 +186,14 @@ def test_train_when_a_ledger_is_given_then_the_run_its_end_and_its_numbers_are_i
     with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
         train(tiny_config(), TinyPlan(), TrainConfig(max_steps=4), run_dir=tmp_path / "run-1", ledger=ledger)
         with pytest.raises(Stop):
-            train(tiny_config(), TinyPlan(), TrainConfig(max_steps=4), run_dir=tmp_path / "run-2", ledger=ledger, callbacks=[stop_at(2)])
+            train(
+                tiny_config(),
+                TinyPlan(),
+                TrainConfig(max_steps=4),
+                run_dir=tmp_path / "run-2",
+                ledger=ledger,
+                callbacks=[stop_at(2)],
+            )
         done, failed = ledger.run("run-1"), ledger.run("run-2")
     assert done is not None
     assert (done.state, done.stage, done.meta["steps"]) == ("done", "pretrain", 4)

@@ -1,6 +1,6 @@
 """A tiny plan in memory and a toy model, shared by the tests of the training room. As a script: one run, to be killed.
 
-    python tiny_training.py RUN_DIR JSON_OF_TRAIN_CONFIG [FILE_SIZE_LIMIT_BYTES]
+python tiny_training.py RUN_DIR JSON_OF_TRAIN_CONFIG [FILE_SIZE_LIMIT_BYTES]
 """
 
 import json
@@ -45,7 +45,16 @@ class TinyPlan:
 
 
 def tiny_config(**changes: object) -> ModelConfig:
-    values = {"vocab_size": 64, "n_layers": 2, "d_model": 32, "n_heads": 2, "n_kv_heads": 1, "d_head": 16, "d_ff": 64, "seq_len": 16}
+    values = {
+        "vocab_size": 64,
+        "n_layers": 2,
+        "d_model": 32,
+        "n_heads": 2,
+        "n_kv_heads": 1,
+        "d_head": 16,
+        "d_ff": 64,
+        "seq_len": 16,
+    }
     return ModelConfig(**(values | changes))
 
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = "-O3 -std=c++17 -fPIC -shared -fvisibility=hidden -fno-math-errno -fno-trapping-math -fassociative-math -fno-signed-zeros"
 _TIMEOUT_S = 120
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-_SIGNATURES = {
+_SIGNATURES: dict[str, list[Any]] = {
     "norm_fwd": [_P] * 6 + [_I] * 2 + [_F],
     "norm_bwd": [_P] * 7 + [_I] * 2,
     "heads_fwd": [_P] * 7 + [_I] * 5 + [_F] * 2,
@@ -80,7 +81,7 @@ def _build(compiler: str) -> Path:
         return library
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{uuid.uuid4().hex[:8]}.so"
-    attempts = (
+    attempts: tuple[list[str], ...] = (
         ["-march=native", "-mprefer-vector-width=512", "-fopenmp"],
         ["-march=native", "-fopenmp"],
         ["-fopenmp"],

@@ -8,7 +8,7 @@ attention (2305.13245); Qwen3 technical report (2505.09388), whose block `modern
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,8 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=c.n_heads != c.n_kv_heads
         )
-        return self.out(y.transpose(1, 2).reshape(b, t, -1))
+        out: Tensor = self.out(y.transpose(1, 2).reshape(b, t, -1))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -91,10 +92,14 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=not self.gated)
 
     def forward(self, x_btd: Tensor) -> Tensor:
-        if not self.gated:
-            return self.down(F.gelu(self.up(x_btd), approximate="tanh"))
-        gate, up = self.up(x_btd).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        up: Tensor = self.up(x_btd)
+        if self.gated:
+            gate, up = up.chunk(2, dim=-1)
+            inner = F.silu(gate) * up
+        else:
+            inner = F.gelu(up, approximate="tanh")
+        out: Tensor = self.down(inner)
+        return out
 
     def train_forward(self, x_btd: Tensor, kernels: Kernels) -> Tensor:
         """The same by training's kernels."""
@@ -114,7 +119,8 @@ class Block(nn.Module):
 
     def forward(self, x_btd: Tensor, rope: tuple[Tensor, Tensor] | None, cache: Cache | None = None) -> Tensor:
         x_btd = x_btd + self.attention(self.norm1(x_btd), rope, cache)
-        return x_btd + self.feed_forward(self.norm2(x_btd))
+        out: Tensor = x_btd + self.feed_forward(self.norm2(x_btd))
+        return out
 
     def train_forward(
         self, x_btd: Tensor, delta_btd: Tensor | None, angles_te: Tensor | None, kernels: Kernels
@@ -176,7 +182,8 @@ class Transformer(nn.Module):
             rope = rope_tables(positions_bt, self.config.d_head, self.config.rope_theta, x.dtype)
         for block in self.blocks:
             x = block(x, rope, cache)
-        return self.norm(x)
+        hidden: Tensor = self.norm(x)
+        return hidden
 
     def _train_forward(self, ids_bt: Tensor, kernels: Kernels) -> Tensor:
         t, angles_te = ids_bt.shape[1], None
@@ -189,7 +196,7 @@ class Transformer(nn.Module):
             angles_te = torch.cat([cos[0, :, 0, :half], sin[0, :, 0, :half]], dim=-1).contiguous()
         delta = None
         for block in self.blocks:
-            x, delta = block.train_forward(x, delta, angles_te, kernels)
+            x, delta = cast(Block, block).train_forward(x, delta, angles_te, kernels)
         return add_norm(self.norm, x, delta, kernels)[1]
 
     @property

@@ -57,7 +57,8 @@ def resolve(
         fitting = int(left / step_s)
         if fitting < 1:
             raise UserError(
-                f"a time budget of {config.max_time:.0f} s is too short: one step takes {step_s:.1f} s and {time.monotonic() - began:.0f} s passed before the first",
+                f"a time budget of {config.max_time:.0f} s is too short: one step takes {step_s:.1f} s, "
+                f"and {time.monotonic() - began:.0f} s passed before the first",
                 where="max_time",
                 fix="Give more time, or a smaller model or batch",
             )

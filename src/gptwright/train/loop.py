@@ -17,13 +17,14 @@ from gptwright.core.interrupt import StopFlag, stop_on_signals
 from gptwright.core.ledger import Ledger
 from gptwright.core.progress import Bar, clock, progress, say, short
 from gptwright.model.config import ModelConfig
+from gptwright.model.cost import flops_per_token
 from gptwright.model.transformer import Transformer
 from gptwright.train import budget, machine
 from gptwright.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Heldout, Plan
 from gptwright.train.metrics import Metrics, read_metrics
-from gptwright.train.plot import svg_plot
+from gptwright.train.plot import svg_plot, text_plot
 from gptwright.train.run import Resolved, RunFolder, warn_if_moved
 from gptwright.train.stepper import Stepper, StepResult
 
@@ -160,7 +161,8 @@ class _Run:
         self.resolved, self.schedule = resolved, resolved.schedule
         for event in folder.decisions("decay_started"):
             self.schedule = self.schedule.ends_early(event["step"], event["steps"])
-        if self.step < self.schedule.steps:
+        self.trained = self.step < self.schedule.steps
+        if self.trained:
             self._steps()
         return self._finish()
 
@@ -248,7 +250,7 @@ class _Run:
         return "  ".join(parts)
 
     def _flops_per_token(self) -> float:
-        return machine.flops_per_token(self.model.config, self.stepper.last_seq_len)
+        return flops_per_token(self.model.config, self.stepper.last_seq_len)
 
     def _guard(self, result: StepResult, docs: Sequence[str]) -> None:
         if result.targets == 0:
@@ -312,32 +314,39 @@ class _Run:
             self.fresh, bar.total = False, steps
 
     def _finish(self) -> TrainResult:
-        path = self.folder.path
-        rows = read_metrics(path / "metrics.jsonl")
-        curves = {"training loss": [(r["step"], r["loss"]) for r in rows]}
-        with atomic_write(path / "loss.svg", "w") as file:
-            file.write(svg_plot(curves, f"{self.folder.id}: loss, nats per token"))
-        busy = sum(r["seconds"] for r in rows) or 1.0
-        speed = sum(r["targets"] and r["seconds"] and 1 for r in rows)
-        per_s = self.tokens / busy if speed == self.step else self.tokens / max(self._seconds(), 1e-9)
-        flops = per_s * self._flops_per_token()
-        meta = {
-            "steps": self.step,
-            "final_loss": self.loss,
-            "heldout_bpb": self.bpb,
-            "tokens": self.tokens,
-            "seconds": round(self._seconds(), 2),
-            "tokens_per_s": round(per_s, 1),
-            "flops_per_s": flops,
-            "peak_share": flops / self.resolved.matmul_peak if self.resolved.matmul_peak else 0.0,
-        }
-        write_json(path / "result.json", meta)
-        self.folder.finish("done", meta)
+        path, rows = self.folder.path, read_metrics(self.folder.path / "metrics.jsonl")
+        losses = [(row["step"], row["loss"]) for row in rows]
+        measured = [(row["step"], row["heldout_bpb"]) for row in rows if "heldout_bpb" in row]
+        _write_plot(path / "loss.svg", {"training loss": losses}, f"{self.folder.id}: nats per token")
+        if measured:
+            _write_plot(path / "heldout.svg", {"held-out": measured}, f"{self.folder.id}: held-out bits per byte")
+        if self.trained:
+            say(text_plot(losses))
+        step_s = sum(row["seconds"] for row in rows) / max(len(rows), 1)
+        tokens_per_s = self.tokens / max(self.step, 1) / max(step_s, 1e-9)
+        flops_per_s = tokens_per_s * self._flops_per_token()
         stable = path / "stable"
-        return TrainResult(
+        result = TrainResult(
             model=self.stepper.finished(),
+            steps=self.step,
+            final_loss=self.loss,
+            heldout_bpb=self.bpb,
+            tokens=self.tokens,
+            seconds=round(self._seconds(), 2),
+            tokens_per_s=round(tokens_per_s, 1),
+            flops_per_s=flops_per_s,
+            peak_share=flops_per_s / self.resolved.matmul_peak,
             run_dir=path,
             checkpoint=self.folder.checkpoints / f"step-{self.step:08d}",
             stable_checkpoint=stable if stable.is_dir() else None,
-            **meta,
         )
+        names = ("steps", "final_loss", "heldout_bpb", "tokens", "seconds", "tokens_per_s", "flops_per_s", "peak_share")
+        meta = {name: getattr(result, name) for name in names}
+        write_json(path / "result.json", meta)
+        self.folder.finish("done", meta)
+        return result
+
+
+def _write_plot(path: Path, series: dict[str, list[tuple[float, float]]], title: str) -> None:
+    with atomic_write(path, "w") as file:
+        file.write(svg_plot(series, title))

@@ -28,7 +28,7 @@ class Machine:
     compiled: bool
     threads: int
     isa: str
-    torch: str
+    torch_version: str
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -145,12 +145,6 @@ def matrices(config: ModelConfig) -> list[tuple[int, int]]:
     q, kv = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
     wide = config.d_ff * (1 if config.family == "gpt2" else 2)
     return [(q + 2 * kv, config.d_model), (config.d_model, q), (wide, config.d_model), (config.d_model, config.d_ff)]
-
-
-def flops_per_token(config: ModelConfig, seq_len: int) -> float:
-    """Training FLOPs of one token: 6 per weight of every product, and the causal half of attention's two products. Source: arXiv 2204.02311, app. B."""
-    weights = config.n_layers * sum(r * c for r, c in matrices(config)) + config.vocab_size * config.d_model
-    return 6.0 * weights + 6.0 * config.n_layers * seq_len * config.n_heads * config.d_head
 
 
 def synchronize(device: str) -> None:

@@ -89,7 +89,8 @@ class Optimizer:
     def grad_norm(self) -> Tensor:
         """Global L2 norm of the gradients, shape ()."""
         norms = torch._foreach_norm(list(self.grads.values()))
-        return torch.stack(norms).norm()
+        norm: Tensor = torch.stack(norms).norm()
+        return norm
 
     def step(self, step: int, share: float, clip: float) -> None:
         """One update.

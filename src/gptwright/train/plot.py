@@ -1,7 +1,8 @@
 """The loss over the steps, drawn twice: as text for a terminal, as SVG for the run's folder. No plotting library."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 Points = Sequence[tuple[float, float]]
@@ -15,7 +16,7 @@ def smooth(points: Points, width: int) -> list[tuple[float, float]]:
         return []
     count = min(width, len(finite))
     edges = [round(i * len(finite) / count) for i in range(count + 1)]
-    chunks = [finite[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [finite[a:b] for a, b in itertools.pairwise(edges)]
     return [(sum(x for x, _ in c) / len(c), sum(y for _, y in c) / len(c)) for c in chunks]
 
 
@@ -44,7 +45,7 @@ def text_plot(points: Points, width: int = 64, height: int = 8, label: str = "lo
     )
 
 
-def svg_plot(series: dict[str, Points], title: str, width: int = 720, height: int = 360) -> str:
+def svg_plot(series: Mapping[str, Points], title: str, width: int = 720, height: int = 360) -> str:
     """Lines on one pair of axes as a standalone SVG, readable in dark and light.
 
     Args:

@@ -123,7 +123,7 @@ class RunFolder:
 
 def warn_if_moved(then: Machine, now: Machine) -> None:
     """Say that bit-identity ends when a run resumes on another class of machine."""
-    for name in ("isa", "torch", "threads"):
+    for name in ("isa", "torch_version", "threads"):
         before, after = getattr(then, name), getattr(now, name)
         if before != after:
             say(

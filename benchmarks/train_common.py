@@ -1,0 +1,138 @@
+"""Shared by the training benchmarks: the shape, the chit-chat text as tokens, and how a result is printed."""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gptwright.model.config import ModelConfig
+
+ROWS, SEQ_LEN, VOCAB = 16, 512, 8192
+HELDOUT_SHARE = 100  # one conversation in so many
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch as the training loop wants it."""
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    docs: list[str]
+
+
+class ChitChat:
+    """The chit-chat conversations (package chitchat-dataset, MIT) as one stream of token ids, and a held-out part by conversation.
+
+    Rows are drawn at random places with the step as seed: the same batches for us and for every peer.
+    """
+
+    key = "chitchat"
+
+    def __init__(self, vocab: int = VOCAB, rows: int = ROWS, seq_len: int = SEQ_LEN) -> None:
+        import chitchat_dataset
+
+        from gptwright.tokens.tokenizer import Tokenizer, train_tokenizer
+
+        self.rows, self.seq_len = rows, seq_len
+        raw = json.loads((Path(chitchat_dataset.__file__).parent / "dataset.json").read_text(encoding="utf-8"))
+        texts = ["\n".join(" ".join(m["text"] for m in turn) for turn in talk["messages"]) for talk in raw.values()]
+        held = [
+            int(hashlib.blake2b(text.encode(), digest_size=4).hexdigest(), 16) % HELDOUT_SHARE == 0 for text in texts
+        ]
+        train_texts = [text for text, out in zip(texts, held, strict=True) if not out]
+        self.heldout_texts = [text for text, out in zip(texts, held, strict=True) if out]
+        folder = Path(tempfile.gettempdir()) / f"gptwright-benchmark-chitchat-{vocab}"
+        if not (folder / "tokenizer.json").exists():
+            train_tokenizer(train_texts, vocab, folder)
+        self.tokenizer = Tokenizer.load(folder)
+        self.ids, self.heldout_ids = self._stream(train_texts), self._stream(self.heldout_texts)
+
+    def _stream(self, texts: list[str]) -> np.ndarray:
+        end = self.tokenizer.eos_id
+        return np.concatenate([np.asarray([*ids, end], dtype=np.int64) for ids in self.tokenizer.encode_batch(texts)])
+
+    def batch(self, step: int) -> Rows:
+        starts = np.random.default_rng(step).integers(0, len(self.ids) - self.seq_len - 1, self.rows)
+        both = np.stack([self.ids[s : s + self.seq_len + 1] for s in starts])
+        return Rows(both[:, :-1], both[:, 1:], [f"row {s}" for s in starts])
+
+    def heldout(self) -> list[Rows]:
+        """All held-out tokens in whole windows, four to a batch."""
+        windows = (len(self.heldout_ids) - 1) // self.seq_len
+        tokens = self.heldout_ids[: windows * self.seq_len].reshape(windows, self.seq_len)
+        targets = self.heldout_ids[1 : windows * self.seq_len + 1].reshape(windows, self.seq_len)
+        return [Rows(tokens[i : i + 4], targets[i : i + 4], []) for i in range(0, windows, 4)]
+
+
+def shape(width: int = 384, layers: int | None = None) -> ModelConfig:
+    """The starter's shape: heads of 64, SwiGLU of 8/3, tied head; about 14 M parameters at 384."""
+    d_ff = (width * 8 // 3 + 63) // 64 * 64
+    heads = width // 64
+    return ModelConfig(
+        vocab_size=VOCAB,
+        n_layers=layers or 6,
+        d_model=width,
+        n_heads=heads,
+        n_kv_heads=heads,
+        d_head=64,
+        d_ff=d_ff,
+        seq_len=SEQ_LEN,
+    )
+
+
+def machine() -> str:
+    """Processor, cores and torch, in one line."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    probes = ("amx_tile", "avx512_bf16", "avx512", "avx2")
+    isa = next((p for p in probes if getattr(torch.cpu, f"_is_{p}_supported", lambda: False)()), "")
+    return f"{name} {isa}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return parser
+
+
+def report(
+    as_json: bool,
+    name: str,
+    ours: float,
+    peer: str,
+    theirs: float,
+    unit: str,
+    *,
+    higher_is_better: bool = True,
+    **more: Any,
+) -> None:
+    """Print the result: ``ratio`` is above 1 when ours is better."""
+    ratio = ours / theirs if higher_is_better else theirs / ours
+    row = {
+        "name": name,
+        "ours": ours,
+        "peer": peer,
+        "theirs": theirs,
+        "unit": unit,
+        "ratio": ratio,
+        "machine": machine(),
+        **more,
+    }
+    if as_json:
+        print(json.dumps(row))
+        return
+    width = max(len(key) for key in row)
+    for key, value in row.items():
+        print(f"{key:<{width}}  {value:,.4g}" if isinstance(value, float) else f"{key:<{width}}  {value}")

@@ -1,0 +1,87 @@
+"""Metrics, plots and what the machine is asked."""
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptwright.core.errors import UserError
+from gptwright.model.config import ModelConfig
+from gptwright.train import machine
+from gptwright.train.config import TrainConfig
+from gptwright.train.metrics import Metrics, read_metrics
+from gptwright.train.plot import smooth, svg_plot, text_plot
+
+
+def test_metrics_when_resumed_then_cut_back_to_the_checkpoint_and_a_torn_line_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with Metrics(path, 0) as metrics:
+        for step in range(1, 6):
+            metrics.add({"step": step, "loss": 1 / step})
+    with open(path, "a", encoding="utf-8") as file:
+        file.write('{"step": 6, "lo')
+    with Metrics(path, 3) as metrics:
+        metrics.add({"step": 4, "loss": 9.0})
+    assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 9.0)]
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_text_plot_when_falling_then_columns_fall() -> None:
+    drawn = text_plot([(step, 10.0 - step) for step in range(10)], width=10, height=4)
+    lines = drawn.splitlines()
+    assert len(lines) == 5
+    heights = [sum(lines[row][10 + column] != " " for row in range(4)) for column in range(10)]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] == 4
+    assert "10.000" in lines[0]
+    assert "nothing" in text_plot([(1, float("nan"))])
+    assert text_plot([(1, 2.0)])
+
+
+def test_svg_plot_when_drawn_then_is_well_formed_and_spans_the_axes() -> None:
+    root = ET.fromstring(svg_plot({"a < b": [(0, 5.0), (10, 1.0)], "held-out": [(5, 3.0)]}, 'loss & "more"'))
+    names = "".join(root.itertext())
+    assert "a < b" in names
+    assert 'loss & "more"' in names
+    lines = [e for e in root if e.tag.endswith("polyline")]
+    first = [tuple(map(float, pair.split(","))) for pair in lines[0].attrib["points"].split()]
+    assert first[0][0] < first[1][0]
+    assert first[0][1] < first[1][1]  # a lower loss stands lower
+    ET.fromstring(svg_plot({"a": []}, "empty"))
+
+
+def test_smooth_when_more_points_than_columns_then_takes_means() -> None:
+    assert smooth([(0, 1.0), (1, 3.0), (2, 5.0), (3, 7.0)], 2) == [(0.5, 2.0), (2.5, 6.0)]
+
+
+def test_choose_when_auto_then_bf16_only_with_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig(max_steps=1, device="cpu")
+    monkeypatch.setattr(machine, "has_bf16_units", lambda: False)
+    assert machine.choose(config).dtype == "float32"
+    monkeypatch.setattr(machine, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(machine, "matmul_flops", lambda shapes, dtype: 2.0 if dtype == torch.bfloat16 else 1.0)
+    assert machine.choose(config).dtype == "bfloat16"
+    monkeypatch.setattr(machine, "matmul_flops", lambda shapes, dtype: 1.0)
+    assert machine.choose(config).dtype == "float32"
+
+
+def test_choose_when_compiler_is_missing_then_eager_or_an_error_that_names_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "missing_for_compile", lambda device: "no C++ compiler (g++)")
+    assert not machine.choose(TrainConfig(max_steps=1, device="cpu", dtype="float32")).compiled
+    with pytest.raises(UserError, match="apt install g"):
+        machine.choose(TrainConfig(max_steps=1, device="cpu", compile="on"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has one")
+def test_choose_when_the_device_is_absent_then_says_so() -> None:
+    with pytest.raises(UserError, match="no cuda device"):
+        machine.choose(TrainConfig(max_steps=1, device="cuda"))
+
+
+def test_matmul_peak_when_measured_then_is_a_plausible_rate() -> None:
+    config = ModelConfig(vocab_size=512, n_layers=1, d_model=128, n_heads=2, n_kv_heads=2, d_ff=256)
+    assert 1e8 < machine.matmul_peak(config, 256, torch.float32) < 1e14
