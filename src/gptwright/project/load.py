@@ -1,0 +1,128 @@
+"""``gptwright.load``: a model by name, directory, GGUF file or ``provider:name``, with one way to generate and to chat."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+
+from gptwright.core.errors import UserError
+from gptwright.project.models import locate
+
+if TYPE_CHECKING:
+    from gptwright.project.project import Project
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Backend(Protocol):
+    """Where the text comes from: an engine here, or a provider elsewhere."""
+
+    def complete(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]: ...
+    def chat(self, messages: Messages, options: Mapping[str, Any]) -> Iterator[str]: ...
+
+
+class Model:
+    """A loaded model. Options are those of ``infer.GenerationConfig``: max_tokens, temperature, top_p, seed, stop and so on."""
+
+    def __init__(self, identity: str, backend: Backend) -> None:
+        self.id = identity
+        self._backend = backend
+
+    @overload
+    def generate(self, prompt: str, *, stream: Literal[True], **options: Any) -> Iterator[str]: ...
+    @overload
+    def generate(self, prompt: str, *, stream: Literal[False] = False, **options: Any) -> str: ...
+    def generate(self, prompt: str, *, stream: bool = False, **options: Any) -> Iterator[str] | str:
+        """Continue a text.
+
+        Args:
+            prompt: the beginning.
+            stream: give pieces as they come instead of the whole.
+            options: see the class.
+        """
+        pieces = self._backend.complete(prompt, options)
+        return pieces if stream else "".join(pieces)
+
+    @overload
+    def chat(self, messages: Messages, *, stream: Literal[True], **options: Any) -> Iterator[str]: ...
+    @overload
+    def chat(self, messages: Messages, *, stream: Literal[False] = False, **options: Any) -> str: ...
+    def chat(self, messages: Messages, *, stream: bool = False, **options: Any) -> Iterator[str] | str:
+        """Answer a conversation.
+
+        Args:
+            messages: ``{"role": "user", "content": "..."}`` and so on.
+            stream: give pieces as they come instead of the whole.
+            options: see the class.
+        """
+        pieces = self._backend.chat(messages, options)
+        return pieces if stream else "".join(pieces)
+
+
+def load(name: str | None = None, *, project: "Project | str | None" = None) -> Model:
+    """Load a model.
+
+    Args:
+        name: an id, an alias such as ``production``, a model directory, a GGUF file, or ``provider:name``;
+            None means production, else the newest.
+        project: where names are looked up; None looks for a project upward from here.
+
+    Raises:
+        UserError: nothing of that name.
+    """
+    from gptwright.project.project import Project
+
+    if isinstance(project, str):
+        project = Project.open(project)
+    elif project is None:
+        try:
+            project = Project.open()
+        except UserError as error:
+            if "no gptwright.toml" not in str(error):
+                raise
+    if name is not None and ":" in name and not name.endswith(".gguf") and project is not None:
+        provider = name.partition(":")[0]
+        if provider in project.settings.providers:
+            return Model(name, _Remote(name, project))
+        raise UserError(f"no such provider: {provider}", fix=f"Add [providers.{provider}] base_url to gptwright.toml")
+    if name is not None and name.endswith(".gguf"):
+        from gptwright.project.exchange import open_gguf
+
+        return Model(name, _Local(open_gguf(name)))
+    ref = locate(project, name)
+    return Model(ref.id, _Local(str(ref.path)))
+
+
+class _Local:
+    def __init__(self, folder: str) -> None:
+        from gptwright.infer.engine import Engine
+
+        self._engine = Engine.load(folder)
+
+    def complete(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
+        from gptwright.infer.config import GenerationConfig
+
+        for piece in self._engine.stream(self._engine.encode_prompt(prompt), GenerationConfig(**options)):
+            yield piece.text
+
+    def chat(self, messages: Messages, options: Mapping[str, Any]) -> Iterator[str]:
+        from gptwright.infer.config import GenerationConfig
+
+        for piece in self._engine.chat(messages, GenerationConfig(**options), stream=True):
+            yield piece.text
+
+
+class _Remote:
+    def __init__(self, name: str, project: "Project") -> None:
+        from gptwright.gateway.resolve import providers, resolve
+
+        self._provider, self._model = resolve(name, providers(project.settings.providers))
+
+    def complete(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
+        # Hosted models answer chats; a bare text to continue is put to them as one.
+        yield from self.chat([{"role": "user", "content": prompt}], options)
+
+    def chat(self, messages: Messages, options: Mapping[str, Any]) -> Iterator[str]:
+        from gptwright.gateway.provider import ChatSettings
+
+        known = {k: v for k, v in options.items() if k in ChatSettings.__dataclass_fields__}
+        for delta in self._provider.chat(self._model, [dict(m) for m in messages], ChatSettings(**known)):
+            yield delta.text

@@ -1,0 +1,130 @@
+"""Running stages: only stale ones, in order, each recorded in the ledger, each continued where it was stopped."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gptwright.core.errors import Interrupted, UserError
+from gptwright.core.files import remove_leftovers
+from gptwright.core.ledger import Artifact, Ledger
+from gptwright.core.lock import stage_lock
+from gptwright.core.progress import clock, say
+from gptwright.core.stages import Stage, Verdict, judge
+
+if TYPE_CHECKING:
+    from gptwright.project.project import Project
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage's function is given."""
+
+    project: "Project"
+    ledger: Ledger
+    run_id: str
+    inputs: dict[str, Artifact]
+    stage: str
+
+
+@dataclass
+class RunReport:
+    """What a run did: a line a stage, and the report of the last evaluation."""
+
+    ran: list[dict[str, Any]] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    would_run: list[dict[str, Any]] = field(default_factory=list)
+    summary: str = ""
+
+
+def run(project: "Project", targets: Sequence[str], *, dry_run: bool, force: bool) -> RunReport:
+    """See ``Project.run``."""
+    from gptwright.project.stages import FUNCTIONS, stages_of
+
+    stages = stages_of(project)
+    wanted = closure(stages, targets)
+    report = RunReport()
+    if dry_run:
+        for verdict in project.status():
+            if verdict.stage in wanted and verdict.state != "fresh":
+                report.would_run.append({"stage": verdict.stage, "why": list(verdict.reasons)})
+        return report
+    with stage_lock(project.work, f"run {' '.join(targets) or 'all'}"):
+        remove_leftovers(project.work)
+        with project.ledger(readonly=False) as ledger:
+            for position, stage in enumerate(stages):
+                if stage.name not in wanted:
+                    continue
+                verdict = judge(stages[: position + 1], project.config_values(), ledger, project.root)[-1]
+                forced = force and (not targets or stage.name in targets)
+                if verdict.state == "fresh" and not forced:
+                    report.fresh.append(stage.name)
+                    continue
+                made, seconds = _run_stage(project, ledger, stage, verdict, FUNCTIONS[stage.name])
+                report.ran.append(
+                    {"stage": stage.name, "artifact": made.name, "path": made.path, "seconds": round(seconds, 1)}
+                )
+                report.summary = str(made.meta.get("summary", report.summary))
+    return report
+
+
+def closure(stages: Sequence[Stage], targets: Sequence[str]) -> set[str]:
+    """The named stages and all that they need."""
+    known = {stage.name: stage for stage in stages}
+    if unknown := [name for name in targets if name not in known]:
+        raise UserError(f"no such stage: {', '.join(unknown)}", fix=f"Stages are: {' '.join(known)}")
+    wanted: set[str] = set()
+    queue = list(targets or known)
+    while queue:
+        name = queue.pop()
+        if name not in wanted:
+            wanted.add(name)
+            queue.extend(known[name].inputs)
+    return wanted
+
+
+def _run_stage(
+    project: "Project", ledger: Ledger, stage: Stage, verdict: Verdict, function: Any
+) -> tuple[Artifact, float]:
+    run_id, continues = run_id_for(ledger, stage.name, verdict.key)
+    say(f"{stage.name}: {'continuing ' + run_id if continues else '; '.join(verdict.reasons) or 'asked for'}")
+    inputs = {name: artifact for name in stage.inputs if (artifact := ledger.latest_of_stage(name))}
+    ledger.start_run(run_id, stage.name, {"key": verdict.key, "made_from": verdict.parts})
+    start = time.monotonic()
+    try:
+        result = function(Job(project, ledger, run_id, inputs, stage.name))
+    except (Interrupted, KeyboardInterrupt):
+        ledger.finish_run(run_id, "interrupted")
+        raise
+    except BaseException as error:
+        ledger.finish_run(run_id, "failed", {"error": str(error)})
+        raise
+    seconds = time.monotonic() - start
+    made = ledger.add_artifact(
+        result.kind,
+        stage=stage.name,
+        name=result.name,
+        path=result.path,
+        hash=result.hash,
+        key=verdict.key,
+        parents=[*(artifact.id for artifact in inputs.values()), *result.parents],
+        meta={**result.meta, "made_from": verdict.parts, "seconds": seconds},
+        run_id=run_id,
+    )
+    ledger.finish_run(run_id, "done", {"seconds": seconds})
+    say(f"{stage.name}: {made.name} in {clock(seconds)}")
+    return made, seconds
+
+
+def run_id_for(ledger: Ledger, stage: str, key: str) -> tuple[str, bool]:
+    """The id of a stopped run of the same work, which then continues, or a new one."""
+    runs = ledger.runs(stage)
+    if runs and runs[-1].state != "done" and runs[-1].config.get("key") == key:
+        return runs[-1].id, True
+    return new_run_id(), False
+
+
+def new_run_id() -> str:
+    """``YYYYMMDD-HHMMSS-<4 hex>``. For people; nothing is ordered by it."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)

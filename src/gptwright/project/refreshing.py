@@ -1,0 +1,193 @@
+"""``gptwright refresh``: new texts in a source lead to continued training, a comparison with production, and a candidate."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gptwright.core.errors import UserError
+from gptwright.core.hashing import b2_json
+from gptwright.core.ledger import Artifact, Ledger
+from gptwright.core.lock import stage_lock
+from gptwright.core.progress import say
+from gptwright.corpus.view import Document, documents
+from gptwright.evaluate.bpb import bits_per_byte
+from gptwright.evaluate.record import latest_bpb, record_bpb
+from gptwright.evaluate.scores import BitsPerByte
+from gptwright.model.config import ModelConfig
+from gptwright.model.io import load_model
+from gptwright.project.pipeline import Job, run_id_for
+from gptwright.project.releasing import register
+from gptwright.project.training import heldout, publish, sft_plan, train_config
+from gptwright.release.gate import Verdict
+from gptwright.release.refresh import Change, ContinuedTraining, RefreshWork, continued_training, what_is_new
+from gptwright.release.refresh import refresh as decide
+from gptwright.release.registry import PRODUCTION
+from gptwright.tokens.plan import BatchPlan
+from gptwright.tokens.shards import TokenDataset, write_tokens
+from gptwright.tokens.tokenizer import Tokenizer
+from gptwright.train.loop import train
+
+if TYPE_CHECKING:
+    from gptwright.project.project import Project
+
+_SFT_SHARE = 0.3  # of the refresh's time, when there are conversations
+
+
+def refresh(project: "Project", if_changed: bool) -> tuple[dict[str, Any], str]:
+    """Bring production up to date with the sources.
+
+    Raises:
+        UserError: production was not trained from scratch in this project, so there is no run to continue.
+    """
+    current = project.registry.current(PRODUCTION)
+    project.run(["corpus"])
+    with stage_lock(project.work, "refresh"), project.ledger(readonly=False) as ledger:
+        production = ledger.find("model", current.model_id) if current else None
+        report = _Refresh(project, ledger, production).go(if_changed)
+    return report.to_json(), report.sentence
+
+
+class _Refresh:
+    def __init__(self, project: "Project", ledger: Ledger, production: Artifact | None) -> None:
+        self.project, self.ledger, self.production = project, ledger, production
+        dataset = ledger.latest_of_stage("corpus")
+        assert dataset is not None
+        self.dataset = dataset
+        self.corpus = project.work / "corpus"
+
+    def go(self, if_changed: bool) -> Any:
+        sizes = {d.uid: len(d.text.encode()) for d in documents(self.corpus)}
+        old_heldout: set[str] = set()
+        old: dict[str, int] = {}
+        if self.production is not None:
+            judged = latest_bpb(self.ledger, self.production.name, self.production.hash)
+            old_heldout = set(judged.uids) if judged else set()
+            self.base = self._base(self.production)
+            old = dict.fromkeys((*self._trained_on(self.base), *old_heldout), 0)
+        change = what_is_new(self.ledger, self.production, self.dataset, old, sizes)
+        train_sizes = {d.uid: len(d.text.encode()) for d in documents(self.corpus, "train")}
+
+        def plan(gap: float | None) -> ContinuedTraining:
+            folder = self.project.work / "runs" / str(self.base.run_id)
+            stable = folder / "stable"
+            final = sorted((folder / "checkpoints").glob("step-*"))
+            # Text that fits the time, at the speed of the run that is continued.
+            budget = self.project.settings.refresh.max_time * float(self.base.meta["tokens_per_s"]) * 4
+            return continued_training(
+                change,
+                train_sizes,
+                stable_checkpoint=str(stable) if stable.is_dir() else None,
+                final_checkpoint=str(final[-1]) if final else None,
+                budget_bytes=budget,
+                replay=self.project.settings.refresh.replay,
+                gap=gap,
+            )
+
+        return decide(
+            change,
+            self.production,
+            old_heldout,
+            plan,
+            RefreshWork(self.evaluate, self.train, self.register),
+            if_changed=if_changed,
+        )
+
+    def _base(self, production: Artifact) -> Artifact:
+        """The pretraining run that production descends from."""
+        lineage = [*self.ledger.ancestors(production.id), production]
+        found = [a for a in lineage if a.kind == "model" and a.meta.get("pretrained")]
+        if not found:
+            raise UserError(
+                f"{production.name} was not pretrained here, so there is no run to continue",
+                fix="For an adapted open model, add the conversations and run: gptwright run",
+            )
+        return found[-1]
+
+    def _trained_on(self, base: Artifact) -> Iterator[str]:
+        for parent in self.ledger.ancestors(base.id):
+            folder = self.project.root / parent.path
+            if parent.kind == "tokens" and folder.is_dir():
+                dataset = TokenDataset.open(folder)
+                yield from (dataset.uid(i) for i in range(len(dataset)))
+
+    def evaluate(self, model: Artifact) -> BitsPerByte:
+        folder = self.project.root / model.path
+        loaded = load_model(folder)
+        result = bits_per_byte(loaded, Tokenizer.load(folder), documents(self.corpus, "heldout"), loaded.config.seq_len)
+        record_bpb(self.ledger, model.name, model.hash, result)
+        return result
+
+    def train(self, settings: ContinuedTraining, change: Change) -> Artifact:
+        """Continue pretraining on new and replayed text, then fine-tune on the conversations again."""
+        project, ledger = self.project, self.ledger
+        say(f"refresh: {settings.why}")
+        folder = project.root / self.base.path
+        tokenizer = Tokenizer.load(folder)  # the vocabulary stays: the weights mean these tokens
+        wanted = {*change.added, *settings.replayed}
+        chosen = [d for d in documents(self.corpus, "train") if d.uid in wanted]
+        key = b2_json([self.dataset.hash, self.base.hash, sorted(wanted), settings.overrides])
+        run_id, _ = run_id_for(ledger, "refresh", key)
+        ledger.start_run(run_id, "refresh", {"key": key})
+        job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh")
+        target = project.work / "tokens" / f"refresh-{key[3:13]}"
+        written = write_tokens(chosen, tokenizer, target)
+        tokens = ledger.add_artifact(
+            "tokens", stage="refresh-tokens", name=f"tokens-{written.hash[3:13]}", path=target.relative_to(project.root).as_posix(),
+            hash=written.hash, parents=[self.dataset.id], meta={"tokens": written.tokens, "documents": written.documents, "bytes": written.bytes},
+        )  # fmt: skip
+        chats = [d for d in documents(self.corpus, "train") if d.messages]
+        share = 1 - _SFT_SHARE if chats else 1.0
+        shape = ModelConfig.model_validate(self.base.meta["shape"])
+        config = train_config(
+            project.settings.pretrain,
+            max_steps=None,
+            max_time=share * project.settings.refresh.max_time,
+            **settings.overrides,
+        )
+        rows = max(1, config.batch_tokens // shape.seq_len)
+        measured = heldout(job, tokenizer, shape.seq_len, rows)
+        start = Path(settings.start) if settings.start else None
+        result = train(
+            shape, BatchPlan(TokenDataset.open(target), shape.seq_len, rows, config.seed), config,
+            run_dir=project.work / "runs" / run_id, ledger=ledger, heldout=measured, start=start, label="continue",
+        )  # fmt: skip
+        facts = {
+            "parents": {"corpus": self.dataset.hash, "tokens": written.hash, "base": self.base.hash},
+            "steps": result.steps,
+        }
+        model = self._record(publish(job, result, folder, facts, pretrained=True), (tokens.id, self.base.id), run_id)
+        return self._finetune(model, chats, shape) if chats else model
+
+    def _finetune(self, model: Artifact, chats: list[Document], shape: ModelConfig) -> Artifact:
+        project, ledger = self.project, self.ledger
+        key = b2_json([model.hash, self.dataset.hash])
+        run_id, _ = run_id_for(ledger, "refresh-sft", key)
+        ledger.start_run(run_id, "refresh-sft", {"key": key})
+        job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh-sft")
+        folder = project.root / model.path
+        config = train_config(
+            project.settings.finetune, max_steps=None, max_time=_SFT_SHARE * project.settings.refresh.max_time
+        )
+        tokenizer = Tokenizer.load(folder)
+        plan = sft_plan(chats, tokenizer, shape.seq_len, config)
+        measured = heldout(job, tokenizer, shape.seq_len, max(1, config.batch_tokens // shape.seq_len))
+        result = train(
+            load_model(folder),
+            plan,
+            config,
+            run_dir=project.work / "runs" / run_id,
+            ledger=ledger,
+            heldout=measured,
+            label="fine-tune",
+        )
+        facts = {"parents": {"corpus": self.dataset.hash, "base": model.hash}, "steps": result.steps}
+        return self._record(publish(job, result, folder, facts), (model.id,), run_id)
+
+    def _record(self, made: Any, parents: tuple[int, ...], run_id: str) -> Artifact:
+        return self.ledger.add_artifact(
+            made.kind, stage="refresh", name=made.name, path=made.path, hash=made.hash,
+            parents=[self.dataset.id, *parents], meta=made.meta, run_id=run_id,
+        )  # fmt: skip
+
+    def register(self, model: Artifact, _after: BitsPerByte, _before: BitsPerByte) -> Verdict:
+        return register(self.project, self.ledger, model)

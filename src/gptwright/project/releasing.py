@@ -1,0 +1,86 @@
+"""Candidates, the gate's verdict, promotion and rollback, as a project sees them."""
+
+from typing import TYPE_CHECKING, Any
+
+from gptwright.core.files import atomic_write
+from gptwright.core.ledger import Artifact, Ledger
+from gptwright.core.lock import stage_lock
+from gptwright.core.stages import StageResult
+from gptwright.govern.cards import model_card, write_cards
+from gptwright.project.models import locate
+from gptwright.release.gate import GatePolicy, Verdict
+from gptwright.release.registry import PRODUCTION, Move
+
+if TYPE_CHECKING:
+    from gptwright.project.pipeline import Job
+    from gptwright.project.project import Project
+
+
+def release_stage(job: "Job") -> StageResult:
+    """Register the model that was evaluated as a candidate. The first one of a project that passes becomes production."""
+    model = job.inputs["finetune"]
+    verdict = register(job.project, job.ledger, model)
+    lines = [str(job.inputs["evaluate"].meta.get("summary", "")), "", _verdict_text(model.name, verdict)]
+    registry = job.project.registry
+    if verdict.passed and registry.current(PRODUCTION) is None:
+        registry.promote(model.name)
+        lines.append(f"  It is the project's first, so it is {PRODUCTION} now.")
+    elif verdict.passed and (current := registry.current(PRODUCTION)) is not None and current.model_id != model.name:
+        lines.append(f"  Promote it with: gptwright release promote {model.name}")
+    return StageResult(
+        "release",
+        f"release-{model.name}",
+        model.path,
+        model.hash,
+        {"summary": "\n".join(lines), "passed": verdict.passed},
+    )
+
+
+def register(project: "Project", ledger: Ledger, model: Artifact) -> Verdict:
+    """Write the model's card, ask the gate, and enter the candidate."""
+    card = model_card(project.root, ledger, project.settings.project.intent, model.name)
+    with atomic_write(project.root / model.path / "README.md", "w") as file:
+        file.write(card)
+    verdict = project.registry.gate(model.name, model.hash, model.path, policy(project), ledger)
+    project.registry.candidate(model.name, model.hash, model.path, verdict)
+    return verdict
+
+
+def policy(project: "Project") -> GatePolicy:
+    """The gate's conditions from ``[release.gate]``."""
+    return GatePolicy.model_validate(project.settings.release.gate.model_dump())
+
+
+def gate(project: "Project", name: str) -> tuple[dict[str, Any], str]:
+    """Judge a model anew against the present production; measures nothing."""
+    ref = locate(project, name)
+    with stage_lock(project.work, "release gate"), project.ledger(readonly=False) as ledger:
+        model = ledger.find("model", ref.id)
+        assert model is not None
+        verdict = register(project, ledger, model)
+    return {"model": ref.id, **verdict.to_json()}, _verdict_text(ref.id, verdict)
+
+
+def _verdict_text(name: str, verdict: Verdict) -> str:
+    lines = [f"gate: {name} {'passed' if verdict.passed else 'did not pass'}"]
+    lines += [f"  {'ok' if check.passed else 'no'}  {check.name}: {check.found}" for check in verdict.checks]
+    return "\n".join(lines)
+
+
+def promote(project: "Project", name: str, override: str | None) -> Move:
+    """Point ``production`` to a candidate.
+
+    Raises:
+        Refused: the gate failed and no reason was given, or the model's files changed.
+    """
+    return project.registry.promote(locate(project, name).id, override)
+
+
+def compliance(project: "Project", out: str | None, name: str | None) -> list[str]:
+    """Write the model card, dataset card, attribution and applicability; gives their paths."""
+    model_id = locate(project, name).id if name else None
+    folder = project.root / out if out else project.work / "reports" / "compliance"
+    with project.ledger() as ledger:
+        return [
+            str(path) for path in write_cards(project.root, ledger, folder, project.settings.project.intent, model_id)
+        ]

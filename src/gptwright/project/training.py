@@ -1,0 +1,208 @@
+"""The two training stages: from settings and stages above to a run of the one loop, and from its weights to a model directory."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gptwright.core.errors import UserError
+from gptwright.core.files import read_json, write_json
+from gptwright.core.hashing import b2_file
+from gptwright.core.progress import say, short
+from gptwright.core.stages import StageResult
+from gptwright.corpus.chats import read_chats
+from gptwright.corpus.view import Document, documents
+from gptwright.evaluate.bpb import heldout_windows
+from gptwright.model.config import ModelConfig
+from gptwright.model.cost import flops_per_token, params
+from gptwright.model.io import load_model
+from gptwright.model.lora import apply_lora, merge_lora, save_adapter
+from gptwright.project.models import locate_base
+from gptwright.project.planning import choose_shape
+from gptwright.project.publish import publish_model
+from gptwright.tokens.plan import BatchPlan
+from gptwright.tokens.sft import SftPlan
+from gptwright.tokens.shards import TokenDataset
+from gptwright.tokens.tokenizer import Tokenizer
+from gptwright.train.config import TrainConfig
+from gptwright.train.data import Heldout
+from gptwright.train.loop import TrainResult, train
+
+if TYPE_CHECKING:
+    from gptwright.project.pipeline import Job
+    from gptwright.project.settings import FinetuneSettings
+
+_HELDOUT_BYTES = 32_000  # measured during training; all of it is measured by the evaluate stage
+
+
+class MeasuredBatch:
+    """A held-out batch (B, T) whose only targets are tokens that carry text."""
+
+    def __init__(self, tokens: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> None:
+        self.tokens, self.targets = tokens, targets
+        self.docs: list[str] = []
+
+
+def heldout(job: "Job", tokenizer: Tokenizer, seq_len: int, batch_size: int) -> Heldout | None:
+    """The held-out documents that are measured while training."""
+    chosen = list(_first(documents(job.project.work / "corpus", "heldout"), _HELDOUT_BYTES))
+    if not chosen:
+        return None
+    rows = list(heldout_windows(tokenizer, chosen, seq_len))
+    batches = []
+    for start in range(0, len(rows), batch_size):
+        group = rows[start : start + batch_size]
+        tokens = np.zeros((batch_size, seq_len), dtype=np.int64)
+        targets = np.full((batch_size, seq_len), -100, dtype=np.int64)
+        for row, (inputs, goals) in enumerate(group):
+            tokens[row, : len(inputs)] = inputs
+            targets[row, : len(goals)] = goals
+        batches.append(MeasuredBatch(tokens, targets))
+    return Heldout(batches, tokenizer.byte_lengths)
+
+
+def _first(found: Iterator[Document], size_bytes: int) -> Iterator[Document]:
+    for document in found:
+        yield document
+        size_bytes -= len(document.text.encode())
+        if size_bytes <= 0:
+            return
+
+
+def pretrain(job: "Job") -> StageResult:
+    """Train from random weights on the token shards."""
+    project, settings = job.project, job.project.settings
+    tokenizer = Tokenizer.load(project.work / "tokenizer")
+    dataset = TokenDataset.open(project.root / job.inputs["tokens"].path)
+    run_dir = project.work / "runs" / job.run_id
+    shape, config = _resolved(run_dir, job, tokenizer, settings.pretrain)
+    plan = BatchPlan(dataset, shape.seq_len, max(1, config.batch_tokens // shape.seq_len), config.seed)
+    measured = heldout(job, tokenizer, shape.seq_len, max(1, config.batch_tokens // shape.seq_len))
+    say(
+        f"pretrain: {short(params(shape))} parameters, {shape.n_layers} layers, {shape.d_model} wide, {shape.seq_len} tokens of context"
+    )
+    result = train(shape, plan, config, run_dir=run_dir, ledger=job.ledger, heldout=measured, label="pretrain")
+    facts = {
+        "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
+        "steps": result.steps,
+        "seed": config.seed,
+    }
+    return publish(job, result, project.work / "tokenizer", facts, pretrained=True)
+
+
+def _resolved(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
+    """Shape and settings of a run: chosen once, kept in the run's folder, read again when the run goes on."""
+    path = run_dir / "shape.json"
+    if path.is_file():
+        kept = read_json(path)
+        return ModelConfig.model_validate(kept["model"]), TrainConfig.model_validate(kept["train"])
+    shape, config = choose_shape(job.project.settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, config)
+    write_json(path, {"model": shape.model_dump(), "train": config.model_dump()})
+    return shape, config
+
+
+def finetune(job: "Job") -> StageResult:
+    """Fine-tune on conversations; without any, the base passes through unchanged."""
+    project, settings = job.project, job.project.settings.finetune
+    base = locate_base(project, job.ledger, job.inputs)
+    tokenizer = Tokenizer.load(base.path)
+    chats = list(conversations(job, settings))
+    if not chats:
+        say("finetune: the corpus has no conversations, so the pretrained model stands as it is")
+        return StageResult(
+            "model", base.id, base.path.relative_to(project.root).as_posix(), base.hash, {"passed_through": True}
+        )
+    model = load_model(base.path)
+    if settings.adapter == "lora":
+        apply_lora(model, rank=settings.rank, alpha=2 * settings.rank)
+    seq_len = min(model.config.seq_len, int(project.settings.model.seq_len))
+    config = train_config(settings)
+    plan = sft_plan(chats, tokenizer, seq_len, config)
+    measured = heldout(job, tokenizer, seq_len, max(1, config.batch_tokens // seq_len))
+    run_dir = project.work / "runs" / job.run_id
+    say(f"finetune: {len(chats):,} conversations on {base.id}{' with LoRA' if settings.adapter == 'lora' else ''}")
+    result = train(model, plan, config, run_dir=run_dir, ledger=job.ledger, heldout=measured, label="finetune")
+    adapter = None
+    if settings.adapter == "lora":
+        adapter = run_dir / "adapter"
+        save_adapter(result.model, adapter, base=base.id)
+        merge_lora(result.model)
+    facts = {
+        "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
+        "base": {"id": base.id, "hash": base.hash},
+    }
+    facts.update(steps=result.steps, seed=config.seed, adapter=settings.adapter)
+    return publish(job, result, base.path, facts, adapter, parents=(base.artifact_id,) if base.artifact_id else ())
+
+
+def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
+    """A section of the configuration as the loop's own config."""
+    values = {name: value for name, value in settings.model_dump().items() if name in TrainConfig.model_fields}
+    return TrainConfig.model_validate({**values, **changes})
+
+
+def sft_plan(chats: Sequence[Any], tokenizer: Tokenizer, seq_len: int, config: TrainConfig) -> SftPlan:
+    """Conversations packed into rows of the context's length; says what did not fit."""
+    plan = SftPlan.of(chats, tokenizer, seq_len, max(1, config.batch_tokens // seq_len), config.seed, overlong="split")
+    say(f"finetune: {plan.report}")
+    return plan
+
+
+def conversations(job: "Job", settings: "FinetuneSettings") -> Iterator[list[dict[str, str]]]:
+    """Conversations to learn from: the user's file or folder, else those of the corpus's training part."""
+    if settings.data is None:
+        for document in documents(job.project.work / "corpus", "train"):
+            if document.messages:
+                yield document.messages
+        return
+    path = job.project.root / settings.data
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise UserError("no such file or folder", where=str(path), fix="Mend [finetune] data")
+    for file in files:
+        found = read_chats(file)
+        for fault in found.faults:
+            say(f"finetune: {fault}")
+        yield from found.conversations
+
+
+def publish(
+    job: "Job",
+    result: TrainResult,
+    tokenizer_dir: Path,
+    facts: dict[str, Any],
+    adapter: Path | None = None,
+    parents: tuple[int, ...] = (),
+    pretrained: bool = False,
+) -> StageResult:
+    """A finished run as a model directory, with what the ledger is to know of it."""
+    project = job.project
+    shape = result.model.config
+    with torch.no_grad():
+        identity, folder, digest = publish_model(
+            project.work / "models",
+            project.settings.project.name,
+            job.stage,
+            result.model,
+            tokenizer_dir,
+            facts,
+            adapter,
+        )
+    seq_len = min(shape.seq_len, int(project.settings.model.seq_len))
+    meta = {
+        "pretrained": pretrained,
+        "params": params(shape),
+        "shape": shape.model_dump(),
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "flop": float(flops_per_token(shape, seq_len)) * result.tokens,
+        "final_loss": result.final_loss,
+        "heldout_bpb": result.heldout_bpb,
+        "train_seconds": result.seconds,
+        "tokens_per_s": result.tokens_per_s,
+        "peak_share": result.peak_share,
+        "weights": b2_file(folder / "model.safetensors"),
+    }
+    return StageResult("model", identity, folder.relative_to(project.root).as_posix(), digest, meta, parents)
