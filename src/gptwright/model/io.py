@@ -59,6 +59,7 @@ def save_model(
             {"bos_token_id": generation.get("bos_token_id"), "eos_token_id": list(eos_token_ids), "pad_token_id": pad},
         )
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", folder / "model.safetensors")  # written for its owner alone
         if source is not None:
             copy_tokenizer(source, folder)
         for name, content in (extra or {}).items():
