@@ -1,6 +1,6 @@
 """The seven stages: what each depends on, and what it does. Arithmetic is in the rooms; here they are joined."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,12 @@ def stages_of(project: "Project") -> list[Stage]:
     )
     from_scratch = [
         Stage("tokenizer", ("corpus",), ("tokenizer",), ("gptwright.tokens.bpe",), ("tokenizers",)),
-        Stage("tokens", ("corpus", "tokenizer"), (), ("gptwright.tokens.chat", "gptwright.tokens.shards")),
+        Stage(
+            "tokens",
+            ("corpus", "tokenizer"),
+            code=("gptwright.tokens.chat", "gptwright.tokens.shards"),
+            outside=lambda: {name: str(source.weight) for name, source in settings.corpus.sources.items()},
+        ),
         Stage(
             "pretrain", ("tokens", "tokenizer", "corpus"), (*keys("pretrain"), *keys("model")), _TRAIN_CODE, ("torch",)
         ),
@@ -125,6 +130,15 @@ def texts(documents: "Iterator[Document]") -> Iterator[str]:
             yield document.text
 
 
+def weighted(documents: "Iterator[Document]", weights: Mapping[str, float]) -> "Iterator[Document]":
+    """Each document as often as its source's weight says; of a fraction, the documents whose id falls under it."""
+    for document in documents:
+        whole, part = divmod(weights.get(document.source, 1.0), 1)
+        extra = int(document.uid[:8], 16) / 16**8 < part
+        for _ in range(int(whole) + extra):
+            yield document
+
+
 def tokenizer(job: "Job") -> StageResult:
     """Train the vocabulary on the training part."""
     from gptwright.corpus.view import documents
@@ -145,7 +159,8 @@ def tokens(job: "Job") -> StageResult:
     work = job.project.work
     loaded = Tokenizer.load(work / "tokenizer")
     name = job.inputs["corpus"].hash[3:13]
-    result = write_tokens(documents(work / "corpus", "train"), loaded, work / "tokens" / name)
+    weights = {name: source.weight for name, source in job.project.settings.corpus.sources.items()}
+    result = write_tokens(weighted(documents(work / "corpus", "train"), weights), loaded, work / "tokens" / name)
     meta = {"tokens": result.tokens, "documents": result.documents, "bytes": result.bytes}
     return StageResult("tokens", f"tokens-{result.hash[3:13]}", f"work/tokens/{name}", result.hash, meta)
 
