@@ -1,12 +1,13 @@
 """What to build with this machine, this much text and this budget: a size, a schedule, and what they cost.
 
-The choice is one search over the depth dial: the largest model that the budget and the text can still feed.
+The choice is one search over a dial of sizes: the largest model that the budget and the text can still feed.
 """
 
+import functools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Constants:
 
     # Tokens for each parameter (embedding counted once). Chinchilla (arXiv 2203.15556) has 20, nanochat 12 for matrices and head.
     tokens_per_param: float = 12.0
-    least_tokens_per_param: float = 5.0  # below, a smaller model is better in the same time
+    least_tokens_per_param: float = 5.0  # below, a plan for a given shape is warned about
     # Passes over the text. arXiv 2305.16264: up to 4 cost next to nothing, the gain then fades; small projects have no more text.
     max_epochs: float = 8.0
     hopeless_epochs: float = (
@@ -49,7 +50,9 @@ class Constants:
     # Largest vocabulary by bytes of text, and the largest part of a model that its table may be: ours, to be tuned.
     embedding_share: float = 0.6
     vocab: tuple[tuple[float, int], ...] = ((1e6, 1024), (3e6, 2048), (30e6, 4096), (1e9, 8192), (math.inf, 32768))
-    max_depth: int = 40
+    # The dial of sizes: notches of a quarter, from one block up to some hundred times 10^9 parameters.
+    size_step: float = 1.25
+    sizes: int = 52
 
 
 CONSTANTS = Constants()
@@ -191,19 +194,17 @@ def propose(
     else:
         largest = next(size for limit, size in c.vocab if corpus_bytes < limit)
         vocabs = [size for _, size in reversed(c.vocab) if size <= largest]
+    room = c.memory_share * machine.memory_free_bytes
     for vocab in vocabs:  # largest first
         text = corpus_bytes / (bytes_per_token or _bytes_per_token(vocab, c))
-        shapes = (
-            [shape]
-            if shape
-            else [modern(depth=depth, vocab_size=vocab, seq_len=seq_len) for depth in range(1, c.max_depth + 1)]
-        )
-        options = [_Option.of(config, machine, budget, text, batch_tokens, c) for config in shapes]
-        fitting = [option for option in options if option.memory_total <= c.memory_share * machine.memory_free_bytes]
-        best = _best(fitting or options[:1], c)
+
+        def option(config: ModelConfig, text: float = text) -> _Option:
+            return _Option.of(config, machine, budget, text, batch_tokens, c)
+
+        best = option(shape) if shape else _largest_fed(vocab, seq_len, option, room, c)
         if cost.embedding_params(best.config) <= c.embedding_share * best.params:
             break
-    return _plan(best, machine, budget, corpus_bytes, text, usd_per_hour, bool(fitting), c)
+    return _plan(best, machine, budget, corpus_bytes, text, usd_per_hour, best.memory_total <= room, c)
 
 
 def load_runs(path: Path = _RUNS) -> list[dict[str, Any]]:
@@ -277,13 +278,27 @@ class _Option:
         )
 
 
-def _best(options: Sequence[_Option], c: Constants) -> _Option:
-    """The largest model with enough tokens for each parameter; if none has, the one that comes nearest."""
-    for wanted in (c.tokens_per_param, c.least_tokens_per_param):
-        enough = [option for option in options if option.ratio >= wanted]
-        if enough:
-            return max(enough, key=lambda option: option.params)
-    return max(options, key=lambda option: option.ratio)
+def _largest_fed(
+    vocab: int, seq_len: int, option: Callable[[ModelConfig], _Option], room: float, c: Constants
+) -> _Option:
+    """The largest model with enough tokens for each parameter that the memory holds: both fall as models grow, so halving finds it."""
+    low, high = 0, c.sizes - 1
+    best = option(_shape(0, vocab, seq_len, c.size_step))
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = option(_shape(middle, vocab, seq_len, c.size_step))
+        if tried.ratio >= c.tokens_per_param and tried.memory_total <= room:
+            low, best = middle, tried
+        else:
+            high = middle - 1
+    return best
+
+
+@functools.lru_cache(maxsize=512)
+def _shape(notch: int, vocab: int, seq_len: int, step: float) -> ModelConfig:
+    """The dial: each notch is a model larger by the step, with the depth and width that suit its size."""
+    smallest = cost.params(modern(depth=1, vocab_size=vocab, seq_len=seq_len))
+    return modern(params=round(smallest * step**notch), vocab_size=vocab, seq_len=seq_len)
 
 
 def _plan(
