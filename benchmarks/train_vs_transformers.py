@@ -1,0 +1,131 @@
+"""Training speed: gptwright against transformers.Trainer in bf16 on the same model (Qwen3 of the same shape).
+
+The peer is the real Trainer with its defaults (AdamW, bf16 autocast), batch 16 x 512. Each side runs in a process of its own, in turn.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+import transformers
+from torch.utils.data import Dataset
+from train_common import ROWS, SEQ_LEN, RandomRows, arguments, report, rounds, shape, train_ours
+
+from gptwright.model.config import ModelConfig
+
+
+class RowsDataset(Dataset[dict[str, torch.Tensor]]):
+    """One sequence an item, from a plan of batches."""
+
+    def __init__(self, plan: Any, steps: int) -> None:
+        self.plan, self.steps = plan, steps
+
+    def __len__(self) -> int:
+        return self.steps * ROWS
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = torch.as_tensor(self.plan.batch(index // ROWS).tokens[index % ROWS])
+        return {"input_ids": ids, "labels": ids}
+
+
+class Clock(transformers.TrainerCallback):
+    """Seconds of every optimizer step, and a stop after a time if one is given."""
+
+    def __init__(self, stop_after_s: float | None = None) -> None:
+        self.seconds: list[float] = []
+        self.begin = self.start = time.perf_counter()
+        self.stop_after_s = stop_after_s
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.begin = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.seconds.append(time.perf_counter() - self.begin)
+        if self.stop_after_s is not None and time.perf_counter() - self.start > self.stop_after_s:
+            control.should_training_stop = True
+
+
+def qwen3(config: ModelConfig) -> transformers.PreTrainedModel:
+    """The same architecture in transformers."""
+    return transformers.Qwen3ForCausalLM(
+        transformers.Qwen3Config(
+            vocab_size=config.vocab_size,
+            hidden_size=config.d_model,
+            intermediate_size=config.d_ff,
+            num_hidden_layers=config.n_layers,
+            num_attention_heads=config.n_heads,
+            num_key_value_heads=config.n_kv_heads,
+            head_dim=config.d_head,
+            max_position_embeddings=config.seq_len,
+            tie_word_embeddings=True,
+            use_cache=False,
+        )
+    )
+
+
+def run_trainer(
+    config: ModelConfig, plan: Any, steps: int, stop_after_s: float | None = None, rate: float = 1e-3
+) -> tuple[transformers.PreTrainedModel, Clock, float]:
+    """The real Trainer. Returns the model, the clock of its steps and its training loss."""
+    transformers.set_seed(0)
+    model, clock = qwen3(config), Clock(stop_after_s)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = transformers.TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=ROWS,
+            max_steps=steps,
+            learning_rate=rate,
+            warmup_steps=min(20, steps // 10),
+            bf16=True,
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_num_workers=0,
+        )
+        trainer = transformers.Trainer(
+            model=model, args=settings, train_dataset=RowsDataset(plan, steps), callbacks=[clock]
+        )
+        clock.start = time.perf_counter()
+        loss = trainer.train().training_loss
+    return model, clock, loss
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--side", choices=["ours", "theirs"], help="run one side only, and print its numbers")
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of a round")
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    config = shape(args.width, args.layers)
+    if args.side == "ours":
+        print(json.dumps(train_ours(RandomRows(), config, args.steps)))
+    elif args.side == "theirs":
+        _, clock, loss = run_trainer(config, RandomRows(), args.steps + 2)
+        print(json.dumps({"tokens_per_s": ROWS * SEQ_LEN / statistics.median(clock.seconds[2:]), "loss": loss}))
+    else:
+        options = ["--width", str(args.width), "--layers", str(args.layers), "--steps", str(args.steps)]
+        best = rounds(sys.argv[0], ("ours", "theirs"), options, args.rounds)
+        ours = best["ours"]
+        report(
+            args.json,
+            f"training, {args.width} wide, {args.layers} layers",
+            ours["tokens_per_s"],
+            f"transformers {transformers.__version__} Trainer, bf16",
+            best["theirs"]["tokens_per_s"],
+            "tokens/s",
+            share_of_matmul_peak=ours["share_of_matmul_peak"],
+            matmul_peak_gflops=ours["matmul_peak_gflops"],
+            warm_up_s=ours["warm_up_s"],
+        )
+
+
+if __name__ == "__main__":
+    main()
