@@ -100,13 +100,13 @@ def test_parts_of_any_number_of_processes_are_the_batch(dataset: TokenDataset) -
 
 def test_docs_name_the_documents_in_the_batch_and_steps_of_finds_them(dataset: TokenDataset, docs: list[Doc]) -> None:
     plan = BatchPlan(dataset, 64, 2, seed=9)
-    n_steps = int(3.5 * plan.steps_per_epoch)
+    n_steps = int(9.5 * plan.steps_per_epoch)
     seen: dict[str, list[int]] = {}
     for step in range(n_steps):
         for uid in plan.batch(step).docs:
             seen.setdefault(uid, []).append(step)
     assert set(seen) == {doc.uid for doc in docs}
-    for doc in (docs[0], docs[7], docs[-1], docs[-2]):
+    for doc in docs:
         assert plan.steps_of(doc.uid, n_steps) == seen[doc.uid]
 
 

@@ -135,6 +135,11 @@ def test_fit_keeps_whole_answers_in_stretches_within_the_limit(
             if piece.cut is None and piece.start + piece.length < len(ids):  # no answer is cut in two
                 assert not (stretch[-1] and flags[piece.start + piece.length])
         assert covered.max() == 1
+        ends = np.flatnonzero(np.diff(np.concatenate((flags.astype(int), [0]))) == -1) + 1
+        fitting = ends[ends <= limit]
+        if fitting.size:  # as many whole answers as fit are kept
+            assert covered[: fitting[-1]].all()
+            assert found[0].cut is None
         if split and not any(piece.cut for piece in found):
             assert covered[flags].all()
 
