@@ -315,10 +315,11 @@ def test_adapter_when_loaded_by_itself_or_beside_its_base_is_merged(
         torch.nn.init.normal_(b, std=0.3, generator=torch.Generator().manual_seed(0))
     adapter = save_adapter(model, tmp_path / "adapter", base=model_dirs["modern"])
     prompt = [[10, 11, 12]]
-    with Engine.load(model_dirs["modern"], torch.float32) as plain, Engine.load(adapter, torch.float32) as alone:
-        with Engine.load(model_dirs["modern"], torch.float32, adapter=adapter) as beside:
-            answers = [e.generate(prompt, GREEDY)[0].ids for e in (plain, alone, beside)]
-    with Engine(model, plain.tokenizer) as unmerged:
+    answers = []
+    for folder, beside in ((model_dirs["modern"], None), (adapter, None), (model_dirs["modern"], adapter)):
+        with Engine.load(folder, torch.float32, adapter=beside) as engine:
+            answers.append(engine.generate(prompt, GREEDY)[0].ids)
+    with Engine(model, engine.tokenizer) as unmerged:
         assert unmerged.generate(prompt, GREEDY)[0].ids == answers[1] == answers[2] != answers[0]
 
 

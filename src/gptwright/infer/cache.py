@@ -13,7 +13,7 @@ _SMALLEST_TOKENS = 64
 
 
 class SlotCache:
-    """Preallocated keys and values, (rows, K, tokens, E) for each layer.
+    """Preallocated keys and values, one tensor (rows, 2K, tokens, E) for each layer: K heads of keys, then K of values.
 
     Args:
         config: the model's shape.
@@ -24,14 +24,13 @@ class SlotCache:
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         self.config, self.dtype, self.device = config, dtype, device
         self.rows = self.tokens = 0
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
+        self.layers: list[Tensor] = []
         self.reserve(1, _SMALLEST_TOKENS)
 
     @property
     def size_bytes(self) -> int:
         """Bytes allocated."""
-        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+        return sum(t.numel() * t.element_size() for t in self.layers)
 
     def bytes_for(self, rows: int, tokens: int) -> int:
         """Bytes that ``reserve`` would make it take."""
@@ -50,74 +49,25 @@ class SlotCache:
         rows, tokens = self._bucket(rows, tokens)
         if (rows, tokens) == (self.rows, self.tokens):
             return
-        shape = (rows, self.config.n_kv_heads, tokens, self.config.d_head)
-        for tensors in (self.keys, self.values):
-            for layer in range(self.config.n_layers):
-                # Zeros, not garbage: masked positions are multiplied by a weight of 0, and 0 * NaN would be NaN.
-                grown = torch.zeros(shape, dtype=self.dtype, device=self.device)
-                if layer < len(tensors):
-                    grown[: self.rows, :, : self.tokens] = tensors[layer]
-                    tensors[layer] = grown
-                else:
-                    tensors.append(grown)
+        shape = (rows, 2 * self.config.n_kv_heads, tokens, self.config.d_head)
+        for layer in range(self.config.n_layers):
+            # Zeros, not garbage: masked positions are multiplied by a weight of 0, and 0 * NaN would be NaN.
+            grown = torch.zeros(shape, dtype=self.dtype, device=self.device)
+            if layer < len(self.layers):
+                grown[: self.rows, :, : self.tokens] = self.layers[layer]
+                self.layers[layer] = grown
+            else:
+                self.layers.append(grown)
         self.rows, self.tokens = rows, tokens
 
     def shrink(self) -> None:
         """Give the memory back when nothing runs."""
         self.rows = self.tokens = 0
-        self.keys, self.values = [], []
+        self.layers = []
         self.reserve(1, _SMALLEST_TOKENS)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row's first ``length`` positions over another row."""
         if source != target and length:
-            for tensor in (*self.keys, *self.values):
+            for tensor in self.layers:
                 tensor[target, :, :length] = tensor[source, :, :length]
-
-
-class PrefillView:
-    """What attention sees while one row takes in a chunk of its prompt.
-
-    Args:
-        cache: the store.
-        row: its row.
-        start: positions stored before this chunk.
-        length: tokens of the chunk.
-    """
-
-    def __init__(self, cache: SlotCache, row: int, start: int, length: int) -> None:
-        self.cache, self.row, self.start, self.end = cache, row, start, start + length
-        self.mask: Tensor | None = None
-        if start:  # a first chunk is plainly causal and needs none
-            queries = torch.arange(start, self.end, device=cache.device)[:, None]
-            self.mask = (torch.arange(self.end, device=cache.device)[None] <= queries)[None, None]
-
-    def update(self, layer: int, k_bkte: Tensor, v_bkte: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Store a layer's keys and values (1, K, T, E); give back those of all positions so far, and the mask."""
-        keys, values = self.cache.keys[layer][self.row], self.cache.values[layer][self.row]
-        keys[:, self.start : self.end] = k_bkte[0]
-        values[:, self.start : self.end] = v_bkte[0]
-        return keys[None, :, : self.end], values[None, :, : self.end], self.mask
-
-
-class DecodeView:
-    """What attention sees in a decode step: one new token for each of the first B rows, each at its own position.
-
-    Args:
-        cache: the store.
-        lengths: positions stored in each row before this token, int64 (B,).
-        longest: the largest of them.
-    """
-
-    def __init__(self, cache: SlotCache, lengths: Tensor, longest: int) -> None:
-        self.cache, self.lengths, self.span = cache, lengths, longest + 1
-        self.row_index = torch.arange(len(lengths), device=lengths.device)
-        self.mask = (torch.arange(self.span, device=lengths.device)[None] <= lengths[:, None])[:, None, None]
-
-    def update(self, layer: int, k_bkte: Tensor, v_bkte: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Store a layer's keys and values (B, K, 1, E); give back those of the longest row's span, and the mask."""
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys[self.row_index, :, self.lengths] = k_bkte[:, :, 0]
-        values[self.row_index, :, self.lengths] = v_bkte[:, :, 0]
-        n = len(self.row_index)
-        return keys[:n, :, : self.span], values[:n, :, : self.span], self.mask

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from gptwright.core.errors import GptwrightError
-from gptwright.infer.cache import DecodeView, PrefillView, SlotCache
+from gptwright.infer.cache import SlotCache
 from gptwright.infer.request import LENGTH, STOP, Piece, Request
+from gptwright.infer.runner import Runner
 from gptwright.infer.sampling import SamplerRows, sample
 from gptwright.infer.text import Decoder, TextStream
 from gptwright.model.transformer import Transformer
@@ -99,13 +100,15 @@ class Scheduler:
         prefill_tokens: int = 256,
         kv_bytes: int = 2**32,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.tokenizer = tokenizer
         self.max_batch, self.prefill_tokens, self.kv_bytes = max_batch, prefill_tokens, kv_bytes
         weight = model.embedding.weight
         self.device = weight.device
         self.cache = SlotCache(model.config, weight.dtype, weight.device)
         self.seq_len = model.config.seq_len
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
+        with torch.inference_mode():
+            self.runner = Runner(model, self.vocab_size)
         self.waiting: deque[Answer] = deque()
         self.running: list[Answer] = []
         self.entering: Answer | None = None
@@ -142,12 +145,10 @@ class Scheduler:
     def _decode(self) -> None:
         lengths = [answer.stored for answer in self.running]
         self.cache.reserve(len(self.running) + 1, max(lengths) + 1)
-        ids = torch.tensor([[answer.pending] for answer in self.running], device=self.device)
-        positions = torch.tensor(lengths, device=self.device)
-        hidden = self.model(ids, DecodeView(self.cache, positions, max(lengths)), positions[:, None])
+        logits = self.runner.decode(self.cache, [answer.pending for answer in self.running], lengths)
         for answer in self.running:
             answer.stored += 1
-        finished = self._sample(self.running, hidden[:, -1])
+        finished = self._sample(self.running, logits)
         for row in sorted(finished, reverse=True):
             self._leave(row)
 
@@ -158,20 +159,17 @@ class Scheduler:
         chunk = answer.prompt[answer.stored : answer.stored + budget]
         row, start = len(self.running), answer.stored
         self.cache.reserve(row + 1, start + len(chunk))
-        ids = torch.tensor([chunk], device=self.device)
-        positions = torch.arange(start, start + len(chunk), device=self.device)[None]
-        hidden = self.model(ids, PrefillView(self.cache, row, start, len(chunk)), positions)
+        logits = self.runner.prefill(self.cache, chunk, row, start)
         answer.stored += len(chunk)
         if answer.stored == len(answer.prompt):
-            finished = self._sample([answer], hidden[:, -1])
+            finished = self._sample([answer], logits)
             self.entering = None  # only now: if sampling fails, ``fail_all`` must still find it
             if not finished:
                 self.running.append(answer)
         return len(chunk)
 
-    def _sample(self, answers: Sequence[Answer], hidden_bd: Tensor) -> list[int]:
+    def _sample(self, answers: Sequence[Answer], logits: Tensor) -> list[int]:
         """Draw a token for each answer. Returns the rows of those that are complete."""
-        logits = self.model.logits(hidden_bd)[:, : self.vocab_size].float()
         members = tuple(answer.request.number for answer in answers)
         if self._rows is None or self._rows[0] != members:
             built = SamplerRows.build([a.request.config for a in answers], self.vocab_size, self.device)
