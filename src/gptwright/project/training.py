@@ -129,7 +129,7 @@ def finetune(job: "Job") -> StageResult:
         adapter = run_dir / "adapter"
         save_adapter(result.model, adapter, base=base.id)
         merge_lora(result.model)
-    facts = {
+    facts: dict[str, Any] = {
         "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
         "base": {"id": base.id, "hash": base.hash},
     }
