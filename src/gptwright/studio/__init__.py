@@ -1,1 +1,1 @@
-"""The pages in the browser."""
+"""Web pages: the chat page. They talk to the HTTP API like any client."""

@@ -1,0 +1,98 @@
+"""A server with pages in a process of its own, and a real Chromium."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FAKES = Path(__file__).parents[1] / "serve" / "fakes.py"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def server(*arguments: str) -> Iterator[str]:
+    command = [sys.executable, str(FAKES), "--studio", *arguments]
+    # In a scratch folder: whatever a page's framework wants to write must not land in the source tree.
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+            process.wait(20)
+            left = os.listdir(folder)
+        assert left == []
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A browser, or a skip that says how to get one; in CI its absence is a failure."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        text = "no Chromium here. Run: sudo apt-get install -y chromium"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright, tempfile.TemporaryDirectory() as home:
+        # A fresh home is a fresh profile: nothing of the user's browser takes part.
+        browser = playwright.chromium.launch(
+            executable_path=path, headless=True, args=FLAGS, env={**os.environ, "HOME": home}
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with server("--delay", "0.001") as address:
+        yield address
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Any]:
+    """Open a page; at the end check that it asked this machine only, and that no script failed."""
+    contexts = []
+    foreign: list[str] = []
+    errors: list[str] = []
+
+    def begin(address: str, **options: Any) -> Any:
+        context = chromium.new_context(
+            **{"viewport": {"width": 1280, "height": 860}, "color_scheme": "light", **options}
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        local = (address, address.replace("http", "ws", 1), "data:", "blob:", "about:")
+        page.on("request", lambda request: None if request.url.startswith(local) else foreign.append(request.url))
+        page.on("websocket", lambda socket: None if socket.url.startswith(local) else foreign.append(socket.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield begin
+    for context in contexts:
+        context.close()
+    assert foreign == []
+    assert errors == []
+
+
+@pytest.fixture
+def serve_pages() -> Any:
+    return server
