@@ -325,6 +325,24 @@ def test_build_when_project_stands_elsewhere_then_the_hash_is_the_same(project: 
         assert type(project)(other, ledger).build() == first
 
 
+def test_build_when_file_changes_while_it_is_read_then_it_is_said_and_the_next_build_has_the_new_text(
+    project: "Project", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("a.txt", project.prose(1))
+    real = readers.read_file
+
+    def late(path: Path) -> readers.Reading:
+        project.write("a.txt", project.prose(2) + " More than before.")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(readers, "read_file", late)
+        with pytest.raises(UserError, match=r"a.txt: the file changed while it was read. Run the same command again"):
+            project.build()
+    project.build()
+    assert [d.text for d in documents(project.out)] == [project.prose(2) + " More than before."]
+
+
 def test_build_when_disk_is_full_then_it_is_said_and_the_next_build_works(
     project: "Project", monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,10 +42,24 @@ def test_record_when_it_is_a_conversation_of_any_shape_then_roles_are_normal(rec
     assert found.messages == PAIR
 
 
-def test_record_when_one_speaker_talks_twice_then_messages_are_merged_and_entities_unescaped() -> None:
-    found = read_record({"messages": [PAIR[0], {"role": "user", "content": " you &amp; me "}, PAIR[1]]})
+def test_record_when_one_speaker_talks_twice_then_messages_are_merged() -> None:
+    found = read_record(
+        {"messages": [PAIR[0], {"role": "user", "content": " def f():\n    return '&lt;' \n"}, PAIR[1]]}
+    )
     assert isinstance(found, Chat)
-    assert found.messages[0]["content"] == "Hi\nyou & me"
+    assert found.messages[0]["content"] == "Hi\ndef f():\n    return '&lt;'"
+
+
+def test_record_when_people_talk_then_html_entities_are_unescaped() -> None:
+    found = read_record({"dialog": ["you &amp; me", "it&#39;s &lt;3"]})
+    assert isinstance(found, Chat)
+    assert [m["content"] for m in found.messages] == ["you & me", "it's <3"]
+
+
+def test_record_when_a_message_was_sent_twice_then_it_is_there_once() -> None:
+    found = read_record({"messages": [PAIR[0], PAIR[1], PAIR[1]]})
+    assert isinstance(found, Chat)
+    assert found.messages == PAIR
 
 
 def test_record_when_alpaca_has_an_input_then_it_follows_the_instruction() -> None:

@@ -67,16 +67,10 @@ def build_corpus(
     remove_leftovers(out)
     listings = [list_source(name, source, root) for name, source in config.sources.items()]
     jobs, failed, stats = _extract_jobs(listings, config, tasks, out)
-    todo = sum(
-        Path(path).stat().st_size
-        for job in jobs
-        if not job.record.exists()
-        for _, path, _ in job.files
-        if Path(path).exists()
-    )
+    write_json(out / "stat.json", stats)
+    todo = sum(file[3] for job in jobs if not job.record.exists() for file in job.files)
     pool = workers if workers is not None else usable_cores() if todo > POOL_BYTES else 1
     made = _run("reading", extract.run, jobs, pool)
-    write_json(out / "stat.json", stats)
     records = [read_json(path) for path in made]
 
     looks = [
@@ -168,7 +162,7 @@ def _extract_jobs(
         for group in extract.groups(hashed):
             keys = {file.locator: extract.file_key(listing.name, terms, file.locator, raw) for file, raw in group}
             reuse = tuple((name, *known_files[key]) for name, key in keys.items() if key in known_files)
-            files = tuple((file.locator, str(file.path), raw) for file, raw in group)
+            files = tuple((file.locator, str(file.path), raw, file.size_bytes, file.mtime_ns) for file, raw in group)
             jobs.append(extract.Job(str(tasks), listing.name, terms, files, reuse))
     return jobs, failed, stats
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gptwright.core.errors import UserError
 from gptwright.core.files import TEMPORARY, read_json, sync_directory, write_json
 from gptwright.core.hashing import b2_file, b2_json, content_id, doc_uid, norm_id
 from gptwright.core.ledger import FileRow
@@ -37,7 +38,9 @@ class Job:
     folder: str  # tasks/
     source: str
     terms: dict[str, Any]  # columns that every document of the source shares
-    files: tuple[tuple[str, str, str], ...]  # (locator, path, raw_hash); the path is no part of the name
+    files: tuple[
+        tuple[str, str, str, int, int], ...
+    ]  # (locator, path, raw_hash, size, mtime_ns); the first and third name it
     reuse: tuple[
         tuple[str, str, int, int], ...
     ] = ()  # (locator, parquet file, first row, rows) of files that are known
@@ -140,7 +143,7 @@ def run(job: Job) -> str:
     known = {locator: (path, first, count) for locator, path, first, count in job.reuse}
     opened: dict[str, pa.Table] = {}
     files: list[dict[str, Any]] = []
-    for locator, path, raw_hash in job.files:
+    for locator, path, raw_hash, size_bytes, mtime_ns in job.files:
         before = writer.total
         if locator in known:
             old, first, count = known[locator]
@@ -150,6 +153,7 @@ def run(job: Job) -> str:
             writer.add_table(opened[old].slice(first, count))
         else:
             outcome, reason = _extract(job, locator, Path(path), raw_hash, writer)
+            _check_unchanged(Path(path), size_bytes, mtime_ns)
         files.append(
             {
                 "key": file_key(job.source, job.terms, locator, raw_hash),
@@ -170,6 +174,16 @@ def run(job: Job) -> str:
     sync_directory(Path(job.folder))
     write_json(job.record, {"source": job.source, "outputs": outputs, "files": files})
     return str(job.record)
+
+
+def _check_unchanged(path: Path, size_bytes: int, mtime_ns: int) -> None:
+    """What was read must be what was hashed, or a wrong text would go by this hash for ever."""
+    try:
+        now = path.stat()
+    except OSError:
+        now = None
+    if now is None or (now.st_size, now.st_mtime_ns) != (size_bytes, mtime_ns):
+        raise UserError("the file changed while it was read", where=str(path), fix="Run the same command again")
 
 
 def _former_reason(parquet: str, locator: str) -> str | None:

@@ -49,6 +49,10 @@ _GREETING = re.compile(
     r"|any ?(one|body)|are you|is any)\b",
     re.IGNORECASE,
 )
+_ALONE = re.compile(
+    r"\b(any ?(one|body)|nobody|no one|(this|these) chats?|prompts?|repl(y|ies|ying)|respon[ds]\w*|typing|glitch\w*|still there)\b",
+    re.IGNORECASE,
+)
 
 
 class Fault(Exception):
@@ -72,10 +76,8 @@ class Plain:
 
 
 def clean(text: str) -> str:
-    """A turn without HTML entities and white space at its ends and line ends."""
-    if "&" in text:
-        text = html.unescape(text)
-    return "\n".join(line.strip() for line in text.strip().splitlines())
+    """A turn without white space at its ends and line ends. Indentation stays: it may be code."""
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
 def merge(messages: list[Message]) -> list[Message]:
@@ -86,7 +88,8 @@ def merge(messages: list[Message]) -> list[Message]:
         if not content:
             continue
         if merged and merged[-1]["role"] == message["role"] and message["role"] in ("user", "assistant"):
-            merged[-1]["content"] += "\n" + content
+            if merged[-1]["content"].rpartition("\n")[2] != content:  # else it was sent twice
+                merged[-1]["content"] += "\n" + content
         else:
             merged.append({"role": message["role"], "content": content})
     return merged
@@ -194,7 +197,7 @@ def _turns(turns: list[Any], topic: str | None = None) -> list[Message]:
     if turns and all(isinstance(turn, list) for turn in turns):  # turns that hold several messages each
         turns = [message for turn in turns for message in turn]
     if all(isinstance(turn, str) for turn in turns):
-        return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+        return [{"role": ("user", "assistant")[i % 2], "content": html.unescape(turn)} for i, turn in enumerate(turns)]
     pairs: list[tuple[str, str]] = []
     for number, turn in enumerate(turns, 1):
         if not isinstance(turn, dict):
@@ -217,7 +220,8 @@ def _turns(turns: list[Any], topic: str | None = None) -> list[Message]:
 
 def _two_people(pairs: list[tuple[str, str]], names: list[str], topic: str | None) -> list[Message]:
     """People instead of roles: who speaks first is the user. A topic that was put to both opens the conversation as the user's
-    question when what follows reads as an answer; then the first speaker is the one who answers."""
+    question when what follows reads as an answer; then the first speaker is the one who answers.
+    What people said to each other on some page comes with HTML entities; what was written for roles may be about HTML."""
     roles = ["user", "assistant"]
     messages: list[Message] = []
     opening = " ".join(said for who, said in pairs[:3] if who == names[0]) if pairs else ""
@@ -226,8 +230,8 @@ def _two_people(pairs: list[tuple[str, str]], names: list[str], topic: str | Non
         messages.append({"role": "user", "content": topic})
         roles.reverse()
     if len(names) == 1:  # nobody answered: what is left of them waiting for someone is no text
-        pairs = [(who, said) for who, said in pairs if not _GREETING.match(said)]
-    return messages + [{"role": roles[names.index(who)], "content": said} for who, said in pairs]
+        pairs = [(who, said) for who, said in pairs if not _GREETING.match(said) and not _ALONE.search(said)]
+    return messages + [{"role": roles[names.index(who)], "content": html.unescape(said)} for who, said in pairs]
 
 
 def _said(turn: Mapping[str, Any]) -> tuple[str | None, str | None]:
