@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gptwright.core.errors import UserError
+from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.hashing import content_id, doc_uid, norm_id
 from gptwright.core.ledger import Ledger
 from gptwright.corpus import extract, readers, tables
@@ -341,6 +342,25 @@ def test_build_when_file_changes_while_it_is_read_then_it_is_said_and_the_next_b
             project.build()
     project.build()
     assert [d.text for d in documents(project.out)] == [project.prose(2) + " More than before."]
+
+
+def test_build_when_stopped_by_a_signal_then_it_ends_between_tasks_and_continues(
+    project: "Project", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "GROUP_BYTES", 500)
+    for i in range(6):
+        project.write(f"{i}.txt", project.prose(i))
+    real = extract.run
+
+    def stopped(job: extract.Job) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return real(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extract, "run", stopped)
+        with pytest.raises(Interrupted, match=r"SIGINT after 1 of \d tasks"):
+            project.build()
+    assert project.build().documents == 6
 
 
 def test_build_when_disk_is_full_then_it_is_said_and_the_next_build_works(

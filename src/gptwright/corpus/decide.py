@@ -91,15 +91,13 @@ def decide(parts: Sequence[Part], recipe: str, asked_share: float, fixed: tuple[
         fixed: share and unit ("document" or "part") of the first build; None makes this the first.
     """
     columns = ["doc_uid", "content_id", "norm_id", "split_id", "locator", "license_id", "source"]
-    docs = pa.concat_tables(
-        [pq.read_table(p.docs, columns=columns).append_column("chat", _has_messages(p.docs)) for p in parts]
-    ).combine_chunks()
+    docs = pa.concat_tables([pq.read_table(p.docs, columns=columns) for p in parts]).combine_chunks()
     signals = pa.concat_tables([pq.read_table(p.signals, schema=tables.SIGNALS) for p in parts]).combine_chunks()
     rows = docs.num_rows
     ids = {name: _ids(docs, name) for name in ("doc_uid", "content_id", "norm_id", "split_id")}
     source = np.concatenate([np.full(pq.read_metadata(p.docs).num_rows, p.source, dtype=object) for p in parts])
     policy = np.concatenate([np.full(pq.read_metadata(p.docs).num_rows, p.policy, dtype=object) for p in parts])
-    chat = docs["chat"].to_numpy(zero_copy_only=False).astype(bool)
+    chat = signals["n_turns"].is_valid().to_numpy(zero_copy_only=False).astype(bool)
     n_bytes = signals["n_bytes_edited"].to_numpy()
 
     failures = _failures(signals, chat, policy, RULES[recipe])
@@ -144,12 +142,6 @@ def decide(parts: Sequence[Part], recipe: str, asked_share: float, fixed: tuple[
     decided.occurrences = _occurrences(docs, kept_of, keep, kept_uid)
     decided.digest = _digest(ids, _ids(signals, "edit_id"), keep, heldout)
     return decided
-
-
-def _has_messages(path: Path) -> pa.ChunkedArray:
-    import pyarrow.compute as pc
-
-    return pc.is_valid(pq.read_table(path, columns=["messages"])["messages"])
 
 
 def _ids(table: pa.Table, name: str) -> Array:
