@@ -158,7 +158,7 @@ class Models:
     def list(self) -> Sequence[ModelInfo]:
         return [
             ModelInfo("demo-finetune-0123456789", 1_790_000_000),
-            ModelInfo("production", 1_790_000_000),
+            ModelInfo("production", 1_790_000_000, root="demo-finetune-0123456789"),
             ModelInfo("demo-broken-9999999999", 1_790_000_000),
         ]
 

@@ -161,6 +161,12 @@ def test_chat_when_the_model_is_unknown_then_404_lists_those_there_are(http: htt
     assert "demo-finetune-0123456789" in error(response)["message"]
 
 
+def test_chat_when_a_folder_is_asked_for_then_it_is_not_even_looked_at(start: Any) -> None:
+    url, app = start()
+    app.state.backend.models.engine = lambda name: pytest.fail(f"asked for {name}")
+    assert httpx.post(url + CHAT, json=body(model="/etc")).status_code == 404
+
+
 def test_chat_when_the_model_cannot_be_loaded_then_503(http: httpx.Client) -> None:
     response = http.post(CHAT, json=body(model="demo-broken-9999999999"))
     assert (response.status_code, error(response)["code"]) == (503, "model_not_ready")

@@ -169,7 +169,7 @@ def test_model_when_another_is_chosen_then_the_notice_and_the_next_answer_follow
     alert = page.get_by_role("alert").get_by_text("cannot be loaded")
     alert.wait_for()
     page.get_by_label("Model").click()
-    page.get_by_role("option", name="production").click()
+    page.get_by_role("option", name=f"production ({MODEL})").click()
     say(page, "hello again")
     page.get_by_text("You said: hello again").wait_for()
     # The alias was asked for; the answer names the model behind it.

@@ -28,7 +28,9 @@ class ProviderConfig(Config):
         description="Where its API begins, with /v1, such as http://127.0.0.1:8001/v1. URL."
     )
     api_key_env: Annotated[str | None, AfterValidator(_variable_name)] = Field(
-        None, description="Name of the environment variable that holds its key. Without it no key is sent."
+        default=None, description="Name of the environment variable that holds its key. Without it no key is sent."
     )
-    timeout: Duration = Field(120.0, gt=0, description="Longest wait for its next bytes. Seconds.")
-    max_retries: int = Field(2, ge=0, le=10, description="Retries after a refused connection, 408, 409, 429 or 5xx.")
+    timeout: Duration = Field(default=120.0, gt=0, description="Longest wait for its next bytes. Seconds.")
+    max_retries: int = Field(
+        default=2, ge=0, le=10, description="Retries after a refused connection, 408, 409, 429 or 5xx."
+    )

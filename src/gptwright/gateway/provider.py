@@ -160,11 +160,13 @@ class Provider:
 
     def _client(self) -> "openai.OpenAI":
         module: Any = require("openai", "serve")
-        return _anonymous(module.OpenAI(**self._options()))
+        client: openai.OpenAI = _anonymous(module.OpenAI(**self._options()))
+        return client
 
     def _async_client(self) -> "openai.AsyncOpenAI":
         module: Any = require("openai", "serve")
-        return _anonymous(module.AsyncOpenAI(**self._options()))
+        client: openai.AsyncOpenAI = _anonymous(module.AsyncOpenAI(**self._options()))
+        return client
 
     def _errors(self) -> "_Errors":
         return _Errors(self)

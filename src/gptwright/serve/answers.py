@@ -6,12 +6,13 @@ from pydantic import BaseModel
 
 
 class Model(BaseModel):
-    """A model."""
+    """A model. ``root`` is its full id, also where ``id`` is an alias."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    root: str
 
 
 class ModelList(BaseModel):

@@ -131,7 +131,7 @@ def _add_models(app: FastAPI, backend: Backend) -> None:
         return [*own, *(model for group in others for model in group)]
 
     def shape(model: ModelInfo) -> shapes.Model:
-        return shapes.Model(id=model.id, created=model.created, owned_by=model.owned_by)
+        return shapes.Model(id=model.id, created=model.created, owned_by=model.owned_by, root=model.root or model.id)
 
     @app.get("/v1/models")
     async def list_models() -> shapes.ModelList:

@@ -77,18 +77,15 @@ class Backend:
         """
         if is_remote(name) and name.partition(":")[0] in self.providers:
             raise ApiError(400, f"{name} is a provider's model; only chats go there.", param="model")
+        # Only what is listed: a project also finds models by their folder, and no client may choose folders of ours.
+        known = [model.id for model in await asyncio.to_thread(self.models.list)]
+        if name not in known:
+            shown = ", ".join(known[:20]) or "none yet; run: gptwright run"
+            raise ApiError(404, f"There is no model {name}. Models: {shown}.", param="model", code="model_not_found")
         try:
             return await asyncio.to_thread(self.models.engine, name)
-        except (UserError, KeyError) as error:
-            known = [model.id for model in await asyncio.to_thread(self.models.list)]
-            if name in known:
-                raise ApiError(
-                    503, f"{name} cannot be loaded: {error}", param="model", code="model_not_ready"
-                ) from error
-            shown = ", ".join(known[:20]) or "none yet; run: gptwright run"
-            raise ApiError(
-                404, f"There is no model {name}. Models: {shown}.", param="model", code="model_not_found"
-            ) from error
+        except UserError as error:
+            raise ApiError(503, f"{name} cannot be loaded: {error}", param="model", code="model_not_ready") from error
 
     async def chat(self, body: ChatRequest, request: Request) -> Answer:
         """Start a chat answer."""

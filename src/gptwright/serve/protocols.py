@@ -1,25 +1,12 @@
 """What the server needs from others: models by name, engines that answer, a tokenizer. Shapes only, no code."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gptwright.gateway.serving import ModelInfo
 from gptwright.infer.config import GenerationConfig
 
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model in the list.
-
-    Attributes:
-        id: its full id, or an alias.
-        created: Unix time, seconds.
-        owned_by: who made it.
-    """
-
-    id: str
-    created: int
-    owned_by: str = "gptwright"
+__all__ = ["EngineLike", "ModelInfo", "Models", "Piece", "RenderedChat", "Running", "TokenizerLike"]
 
 
 class Piece(Protocol):

@@ -24,6 +24,24 @@ class ApiFailure(Exception):
 
 
 @dataclass(frozen=True)
+class Model:
+    """A model of the server.
+
+    Attributes:
+        id: what to ask for; perhaps an alias.
+        root: its full id.
+    """
+
+    id: str
+    root: str
+
+    @property
+    def label(self) -> str:
+        """How a person sees it."""
+        return self.root if self.id == self.root else f"{self.id} ({self.root})"
+
+
+@dataclass(frozen=True)
 class Event:
     """A piece of an answer.
 
@@ -51,15 +69,16 @@ class Api:
         self.base_url = base_url
         self.key: str | None = None
 
-    async def models(self) -> list[str]:
-        """Ids of the models.
+    async def models(self) -> list[Model]:
+        """The models, the one to offer first in front: ``production``, else the newest.
 
         Raises:
             ApiFailure: status 401 when a key is needed.
         """
         async with self._client() as client:
             answer = await self._json(client, "GET", "/v1/models")
-            return [str(model["id"]) for model in answer["data"]]
+        rows = sorted(answer["data"], key=lambda row: (row["id"] != "production", -int(row["created"])))
+        return [Model(str(row["id"]), str(row.get("root") or row["id"])) for row in rows]
 
     async def feedback(self, model: str, up: bool) -> None:
         """Send a thumb. No message goes with it."""

@@ -30,6 +30,7 @@ class ChatPage:
     def __init__(self, base_url: str) -> None:
         self.api = Api(base_url)
         self.messages: list[Message] = []
+        self.roots: dict[str, str] = {}
         self.task: asyncio.Task[None] | None = None
         self.temperature, self.max_tokens = 0.7, 512
 
@@ -52,6 +53,11 @@ class ChatPage:
         if saved in ("dark", "light"):
             self.dark.value = saved == "dark"
         await self._load_models()
+
+    @property
+    def root(self) -> str:
+        """The full id of the chosen model; empty when there is none."""
+        return self.roots.get(str(self.model.value), "")
 
     # The parts of the page
 
@@ -105,7 +111,7 @@ class ChatPage:
 
     def _welcome(self) -> None:
         self.empty.clear()
-        model = html.escape(self.model.value or "")
+        model = html.escape(self.root)
         where = "answers through a provider" if ":" in model else "runs on the machine that serves this page"
         with self.empty:
             ui.html("What is on your mind?", tag="h1")
@@ -118,14 +124,15 @@ class ChatPage:
 
     async def _load_models(self) -> None:
         try:
-            names = await self.api.models()
+            models = await self.api.models()
         except ApiFailure as failure:
             if failure.status == 401:
                 self._ask_key(str(failure) if self.api.key else "")
             else:
                 ui.notify(str(failure), type="negative")
             return
-        self.model.set_options(names, value=names[0] if names else None)
+        self.roots = {model.id: model.root for model in models}
+        self.model.set_options({model.id: model.label for model in models}, value=models[0].id if models else None)
         self._show_model()
 
     def _ask_key(self, fault: str) -> None:
@@ -146,7 +153,7 @@ class ChatPage:
         dialog.open()
 
     def _show_model(self) -> None:
-        name = html.escape(self.model.value or "no model")
+        name = html.escape(self.root or "no model")
         self.notice.set_content(f"You are talking to an AI, <b>{name}</b>. It can be wrong; check what matters.")
         if not self.messages:
             self._welcome()
@@ -190,7 +197,7 @@ class ChatPage:
 
     def _answer(self) -> None:
         with self.thread, ui.element("article").classes("gw-turn") as turn:
-            who = ui.label(self.model.value).classes("gw-who")
+            who = ui.label(self.root).classes("gw-who")
             content = ui.html(_WAITING).classes("gw-answer")
         self._set_busy(True)
         self.task = background_tasks.create(self._stream(turn, who, content), name="chat answer")
@@ -199,10 +206,10 @@ class ChatPage:
 
     async def _stream(self, turn: ui.element, who: ui.label, content: ui.html) -> None:
         messages = list(self.messages)
-        text, model, ended, dropped = "", str(self.model.value), "stopped", 0
+        text, model, ended, dropped = "", self.root, "stopped", 0
         failure: ApiFailure | None = None
         drawn = time.monotonic()
-        answer = self.api.chat(model, messages, self.temperature, int(self.max_tokens))
+        answer = self.api.chat(str(self.model.value), messages, self.temperature, int(self.max_tokens))
         try:
             async with contextlib.aclosing(answer):
                 async for event in answer:

@@ -1,0 +1,84 @@
+"""What a server is told: the ``[serve]`` section, and the models that it lists.
+
+It stands below the server, so that a project can hold both without knowing HTTP.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from gptwright.core.config import Config, Duration, Size
+
+
+class ServeConfig(Config):
+    """``[serve]``: where the server listens, and its limits."""
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on. Beyond this machine only with a key. Name or address."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    database_url: str | None = Field(
+        default=None, description="Control store as an SQLAlchemy URL. Without it, state/control.sqlite of the project."
+    )
+    engine: Literal["auto", "builtin", "openvino"] = Field(default="auto", description="What runs the model.")
+    require_key: bool = Field(
+        default=False, description="Ask for a key on this machine too. Beyond this machine a key is always asked for."
+    )
+    allowed_hosts: list[str] = Field(
+        default=[],
+        description="Names under which the server may be called besides its own address, such as gpt.example.com.",
+    )
+    max_body: Size = Field(default=4_000_000, gt=0, description="Largest request body. Bytes.")
+    max_concurrent: int = Field(
+        default=64, gt=0, description="Answers generated at once; more requests get 429. Requests."
+    )
+    default_max_tokens: int = Field(
+        default=512, gt=0, description="Longest answer when the request names none. Tokens."
+    )
+    request_timeout: Duration = Field(default=600.0, gt=0, description="Longest time for one answer. Seconds.")
+    keep_alive: Duration = Field(
+        default=15.0, gt=0, description="A stream without news sends a comment after this. Seconds."
+    )
+    drain_timeout: Duration = Field(
+        default=30.0, ge=0, description="At the end (SIGTERM), running answers get this long to finish. Seconds."
+    )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return is_loopback(self.host)
+
+    @property
+    def asks_for_key(self) -> bool:
+        """Whether requests need a key."""
+        return self.require_key or not self.is_local
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine. Any other name could lead anywhere, so it does not count."""
+    name = host.strip("[]").lower()
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model in the list.
+
+    Attributes:
+        id: its full id, or an alias.
+        created: Unix time, seconds.
+        owned_by: who made it.
+        root: the full id that an alias stands for now; None when ``id`` is full itself.
+    """
+
+    id: str
+    created: int
+    owned_by: str = "gptwright"
+    root: str | None = None
