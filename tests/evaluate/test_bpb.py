@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gptwright.core.errors import GptwrightError, UserError
 from gptwright.core.ledger import Ledger
-from gptwright.evaluate.bpb import bits_per_byte
+from gptwright.evaluate.bpb import bits_per_byte, heldout_windows
 from gptwright.evaluate.record import latest_bpb, record_bpb
 from gptwright.evaluate.scores import BitsPerByte, compare_bpb
 from gptwright.model.config import ModelConfig
@@ -145,6 +145,20 @@ def test_bits_per_byte_in_windows_then_equals_windows_by_hand():
     assert result.bits[0] == pytest.approx(expected, rel=1e-5)
     apart = bits_per_byte(model, TOKENIZER, [text], seq_len, stride=seq_len)
     assert apart.bits[0] != pytest.approx(expected, rel=1e-4)
+
+
+def test_heldout_windows_then_their_loss_is_bits_per_byte_without_overlap():
+    model, seq_len = tiny_model(), 16
+    nats = 0.0
+    for inputs, targets in heldout_windows(TOKENIZER, TEXTS, seq_len):
+        with torch.inference_mode():
+            logits = model.logits(model(torch.tensor([inputs])))[0, :, : TOKENIZER.vocab_size]
+        nats += float(
+            torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="sum", ignore_index=-100)
+        )
+    assert nats / math.log(2) == pytest.approx(
+        bits_per_byte(model, TOKENIZER, TEXTS, seq_len, stride=seq_len).bits.sum(), rel=1e-5
+    )
 
 
 def test_bits_per_byte_when_batched_otherwise_then_is_the_same_to_rounding():
