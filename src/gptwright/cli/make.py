@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gptwright.cli.verb import Answer, Call, Table, group, verb
+from gptwright.cli.verb import Answer, Call, Table, group, shorten, verb
 from gptwright.core.errors import UserError
 from gptwright.core.progress import clock
 
@@ -45,7 +45,7 @@ def new(
 def run(
     call: Call,
     stages: Annotated[
-        list[str] | None, typer.Argument(help="Stages to bring up to date; all if none is named.")
+        list[str] | None, typer.Argument(metavar="[STAGE]...", help="Stages to bring up to date; all if none is named.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and why.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run the named stages although they are fresh.")] = False,
@@ -60,7 +60,7 @@ def run(
 
 
 def status(call: Call) -> Answer:
-    """Show each stage: fresh, stale (and why), interrupted, failed or missing."""
+    """Show each stage: fresh, stale (and why), running, interrupted, failed or missing."""
     verdicts = call.project().status()
     table = Table(["stage", "state", "artifact", "made", "took", "why"])
     rows: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ def config_show(call: Call) -> Answer:
     values = dict(_flat(project.config_values()))
     table = Table(["key", "value", "from"])
     for key, value in values.items():
-        table.add(key, _shown(value), project.origins.get(key, "default"))
+        table.add(key, shorten(_shown(value), 34), project.origins.get(key, "default"))
     data = {key: {"value": value, "origin": project.origins.get(key, "default")} for key, value in values.items()}
     return Answer(data, str(table))
 

@@ -87,6 +87,10 @@ def verb(app: typer.Typer, name: str, examples: Sequence[str], **settings: Any) 
         entry.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
         entry.__annotations__ = {**hints, **{n: annotation for n, annotation, _ in _COMMON}}
         epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
+        # Given, it wraps in a list of verbs; taken from the docstring, it would be cut.
+        settings.setdefault(
+            "short_help", (function.__doc__ or "").partition("\n")[0].partition(". ")[0].rstrip(".") + "."
+        )
         app.command(name, epilog=epilog, **settings)(entry)
         return function
 
@@ -123,14 +127,24 @@ def run_verb(call: Call, function: Callable[[], Answer]) -> int:
 
 def _fail(call: Call, message: str, code: int) -> int:
     if call.json:
-        print(json.dumps({"error": {"message": message, "exit_code": code}}, ensure_ascii=False))
+        print_error(message, code)
     print(f"gptwright: {message}", file=sys.stderr, flush=True)
     return code
+
+
+def print_error(message: str, code: int) -> None:
+    """An error as the one JSON value that ``--json`` promises."""
+    print(json.dumps({"error": {"message": message, "exit_code": code}}, ensure_ascii=False))
 
 
 def group(help: str) -> typer.Typer:
     """A group of verbs, such as ``data``."""
     return typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+
+
+def shorten(text: str, width: int) -> str:
+    """A text that is too wide for its column, with its end cut off and marked."""
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 @dataclass
@@ -158,4 +172,4 @@ class Table:
         return "\n".join(lines)
 
 
-__all__ = ["Answer", "Call", "Table", "group", "run_verb", "say", "verb"]
+__all__ = ["Answer", "Call", "Table", "group", "print_error", "run_verb", "say", "shorten", "verb"]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def stage_lock(work: Path, purpose: str) -> Iterator[None]:
     path = work / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _try_lock(descriptor):
-            holder = os.pread(descriptor, 200, 1).decode(errors="replace").strip() if hasattr(os, "pread") else ""
+        if not _lock_soon(descriptor):
+            holder = _holder(descriptor)
             raise UserError(
                 f"this project is already being worked on{f' ({holder})' if holder else ''}",
                 where=str(work.parent),
@@ -37,6 +38,31 @@ def stage_lock(work: Path, purpose: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(work: Path) -> bool:
+    """Whether a process is changing ``work/`` at this moment."""
+    try:
+        descriptor = os.open(work / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_soon(descriptor: int) -> bool:
+    # `is_locked` holds the lock for an instant; a run that starts in that instant must not be turned away.
+    for _ in range(5):
+        if _try_lock(descriptor):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 1).decode(errors="replace").strip() if hasattr(os, "pread") else ""
 
 
 if sys.platform == "win32":

@@ -60,14 +60,19 @@ class Verdict:
     artifact: Artifact | None
 
 
-def judge(stages: Sequence[Stage], config: Mapping[str, Any], ledger: Ledger, root: Path) -> list[Verdict]:
+def judge(
+    stages: Sequence[Stage], config: Mapping[str, Any], ledger: Ledger, root: Path, *, busy: bool = False
+) -> list[Verdict]:
     """Say of each stage whether it is fresh, in order. A stage downstream of a stale one is stale too.
 
     Args:
         stages: in order; inputs stand before their users.
         config: the resolved configuration as nested plain values.
+        busy: another process holds the stage lock, so the last run may be under way.
     """
     verdicts: dict[str, Verdict] = {}
+    every = ledger.runs()
+    under_way = every[-1].id if busy and every and every[-1].state == "running" else None
     for stage in stages:
         parts = key_parts(stage, config, {name: v.artifact for name, v in verdicts.items()})
         key = b2_json(parts)
@@ -84,15 +89,17 @@ def judge(stages: Sequence[Stage], config: Mapping[str, Any], ledger: Ledger, ro
             state, reasons = "stale", tuple(differences(artifact.meta.get("made_from", {}), parts))
         else:
             state, reasons = "fresh", ()
-        runs = ledger.runs(stage.name)
-        if state != "fresh" and runs and runs[-1].state in ("running", "failed", "interrupted"):
+        runs = [run for run in every if run.stage == stage.name]
+        if runs and runs[-1].id == under_way:
+            state, reasons = "running", (f"run {under_way} is under way", *reasons)
+        elif state != "fresh" and runs and runs[-1].state in _STATES:
             reasons = (f"last run {runs[-1].id} {_STATES[runs[-1].state]}", *reasons)
-            state = runs[-1].state if runs[-1].state != "running" else "interrupted"
+            state = "failed" if runs[-1].state == "failed" else "interrupted"
         verdicts[stage.name] = Verdict(stage.name, state, reasons, key, parts, artifact)
     return list(verdicts.values())
 
 
-_STATES = {"running": "was stopped or is under way", "failed": "failed", "interrupted": "was interrupted; it continues"}
+_STATES = {"running": "was killed; it continues", "failed": "failed", "interrupted": "was interrupted; it continues"}
 
 
 def key_parts(stage: Stage, config: Mapping[str, Any], made: Mapping[str, Artifact | None]) -> dict[str, Any]:

@@ -181,7 +181,8 @@ def compare(project: "Project", a: str, b: str) -> tuple[dict[str, Any], str]:
     refs = [locate(project, name) for name in (a, b)]
     with stage_lock(project.work, "compare"), project.ledger(readonly=False) as ledger:
         comparison = paired(project, ledger, *refs)
-    lines = [f"A {refs[0].id}", f"B {refs[1].id}", f"  {comparison.verdict(lower_is_better=True)}"]
+    verdict = comparison.verdict(lower_is_better=True).replace("; ", ";\n  ")
+    lines = [f"A {refs[0].id}", f"B {refs[1].id}", f"  {verdict}"]
     return {"a": refs[0].id, "b": refs[1].id, **comparison.to_json()}, "\n".join(lines)
 
 

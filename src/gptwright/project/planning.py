@@ -1,5 +1,6 @@
 """From settings and a probe of this machine to the shape that will be trained, and to what `plan` prints."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gptwright.train.config import TrainConfig
 
 _PROBE_S = 5.0
+_WIDTH = 100
 _EXAMPLE_BYTES = 13_000_000  # outside a project, `plan` speaks of a corpus like the starter's
 
 
@@ -115,7 +117,7 @@ def _text(plan: Plan, origin: str, size: int, budget: str, machine: Any) -> str:
     shape = plan.model
     memory = sum(plan.memory.values())
     lines = [
-        f"For {budget} on {machine.device_name} and {size / 1e6:.1f} MB of text ({origin}):",
+        f"For {budget} on {machine.device_name} and {short(size)}B of text ({origin}):",
         f"  model      {short(plan.params)} parameters: {shape.n_layers} layers, {shape.d_model} wide, {shape.vocab_size:,} tokens known,"
         f" context {plan.seq_len}",
         f"  training   {plan.steps:,} steps of {plan.batch_tokens:,} tokens = {short(plan.tokens)} tokens, {plan.epochs:.1f} passes over the text",
@@ -127,4 +129,5 @@ def _text(plan: Plan, origin: str, size: int, budget: str, machine: Any) -> str:
         + ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in plan.memory.items()),
         f"  quality    {plan.forecast_note}",
     ]
-    return "\n".join([*lines, *(f"  note       {warning}" for warning in plan.warnings)])
+    lines += [f"  note       {warning}" for warning in plan.warnings]
+    return "\n".join(textwrap.fill(line, _WIDTH, subsequent_indent=" " * 13) for line in lines)

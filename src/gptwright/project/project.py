@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from gptwright.core.config import load_config
 from gptwright.core.errors import UserError
 from gptwright.core.ledger import Ledger
+from gptwright.core.lock import is_locked
 from gptwright.core.stages import Verdict, judge
 from gptwright.project.settings import Settings
 
@@ -87,13 +88,13 @@ class Project:
     # Pipeline
 
     def status(self) -> list[Verdict]:
-        """Each stage: fresh, stale and why, interrupted, failed or missing. Changes nothing."""
+        """Each stage: fresh, stale and why, running, interrupted, failed or missing. Changes nothing."""
         from gptwright.project.stages import stages_of
 
         stages = stages_of(self)
         if self.has_ledger:
             with self.ledger() as ledger:
-                return judge(stages, self.config_values(), ledger, self.root)
+                return judge(stages, self.config_values(), ledger, self.root, busy=is_locked(self.work))
         return [Verdict(stage.name, "missing", ("never made",), "", {}, None) for stage in stages]
 
     def run(self, stages: Sequence[str] = (), *, dry_run: bool = False, force: bool = False) -> "RunReport":

@@ -29,8 +29,8 @@ def show_run(project: "Project", run_id: str) -> tuple[dict[str, Any], str]:
     }
     data["events"] = [{"kind": e.kind, "at": e.at, **e.data} for e in events]
     lines = [f"{run.id}  {run.stage}  {run.state}  started {run.started_at}"]
-    lines += [f"  {key}: {value}" for key, value in run.meta.items()]
-    lines += [f"  {e.at} {e.kind}: {e.data}" for e in events]
+    lines += [f"  {key}: {_shown(value)}" for key, value in run.meta.items()]
+    lines += [f"  {e.at} {e.kind}: " + ", ".join(f"{k} {_shown(v)}" for k, v in e.data.items()) for e in events]
     rows = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []
     if rows:
         data["metrics"] = rows
@@ -39,6 +39,10 @@ def show_run(project: "Project", run_id: str) -> tuple[dict[str, Any], str]:
             f"  step {row['step']}: held-out {row['heldout_bpb']:.3f} bits/byte" for row in rows if "heldout_bpb" in row
         ]
     return data, "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def compare_runs(project: "Project", a: str, b: str) -> tuple[dict[str, Any], str]:
@@ -54,15 +58,14 @@ def compare_runs(project: "Project", a: str, b: str) -> tuple[dict[str, Any], st
     different = {
         key: [configs[0].get(key), configs[1].get(key)] for key in keys if configs[0].get(key) != configs[1].get(key)
     }
-    lines = [f"{key}: {left} | {right}" for key, (left, right) in different.items()] or ["the settings are equal"]
-    lines += [
-        "",
-        *(
-            f"{key}: {results[0].get(key)} | {results[1].get(key)}"
-            for key in sorted(results[0].keys() | results[1].keys())
-        ),
-    ]
+    outcome = {key: [results[0].get(key), results[1].get(key)] for key in sorted(results[0].keys() | results[1].keys())}
+    lines = _side_by_side(different) or ["the settings are equal"]
+    lines += ["", *_side_by_side(outcome)]
     return {"settings": different, "results": results}, "\n".join(lines)
+
+
+def _side_by_side(rows: dict[str, list[Any]]) -> list[str]:
+    return [f"{key}: {_shown(left)} | {_shown(right)}" for key, (left, right) in rows.items()]
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
