@@ -1,0 +1,264 @@
+"""The contract of the command line: options of every verb, help, exit codes, one JSON value on stdout, no tracebacks."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+COMMON = {"--project", "--json", "--quiet", "--set"}
+
+
+def commands(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every verb with its path, such as ("data", "add")."""
+    if hasattr(node, "commands"):
+        for name, child in node.commands.items():
+            yield from commands(child, (*path, name))
+    else:
+        yield path, node
+
+
+def all_verbs() -> dict[str, Any]:
+    from gptwright.cli.main import app
+
+    return {" ".join(path): command for path, command in commands(typer.main.get_command(app))}
+
+
+VERBS = all_verbs()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_verb_when_listed_then_has_the_four_common_options(verb: str) -> None:
+    options = {option for parameter in VERBS[verb].params for option in parameter.opts}
+    assert options >= COMMON
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_when_asked_then_ends_with_two_examples_of_the_verb(verb: str, gptwright: Any) -> None:
+    shown = gptwright(*verb.split(), "--help").ok().out
+    lines = [line.strip() for line in shown.rstrip().splitlines()]
+    assert lines[-3] == "Examples:"
+    assert all(f"gptwright {verb}" in line for line in lines[-2:])
+    assert lines[-1] != lines[-2]
+    assert max(len(line) for line in shown.splitlines()) <= 100
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_examples_when_parsed_then_every_option_in_them_exists(verb: str, gptwright: Any) -> None:
+    import shlex
+
+    known = {option for parameter in VERBS[verb].params for option in parameter.opts}
+    for line in gptwright(*verb.split(), "--help").out.rstrip().splitlines()[-2:]:
+        command = line.rpartition("| ")[2].partition(" > ")[0]
+        given = {word.partition("=")[0] for word in shlex.split(command) if word.startswith("-")}
+        assert given <= known
+
+
+def test_verbs_when_listed_then_the_help_shows_each_with_a_whole_sentence(gptwright: Any) -> None:
+    from gptwright.cli.main import app
+
+    groups = [
+        (),
+        *((name,) for name, node in typer.main.get_command(app).commands.items() if hasattr(node, "commands")),
+    ]  # type: ignore[attr-defined]
+    for group in groups:
+        shown = gptwright(*group, "--help").ok().out
+        assert "..." not in shown.partition("Commands:")[2], shown
+
+
+# Every verb that ends by itself, on a project that ran; {model}, {run} and {out} are filled in.
+CALLS = [
+    "status",
+    "run",
+    "run --dry-run",
+    "config show",
+    "config check",
+    "config explain pretrain.max_time",
+    "config schema",
+    "doctor",
+    "data build",
+    "data sample",
+    "data why note-01.txt",
+    "data licenses",
+    "tokenizer train",
+    "tokenizer show Hello",
+    "pretrain",
+    "finetune",
+    "runs list",
+    "runs show {run}",
+    "runs compare {run} {run}",
+    "generate Hello --max-tokens 3",
+    "generate production Hello --max-tokens 3 --seed 1",
+    "chat --max-tokens 3",
+    "keys create --name laptop",
+    "keys list",
+    "keys revoke 1",
+    "usage",
+    "learn",
+    "evaluate --suite heldout",
+    "compare production {model}",
+    "release list",
+    "release show production",
+    "release gate {model}",
+    "release promote {model}",
+    "refresh --if-changed",
+    "compliance",
+    "export {model} {out}/exported",
+    "backup {out}/backup.tar.gz",
+    "restore {out}/backup.tar.gz --force",
+]
+REFUSED = [
+    "run nonsense",
+    "config explain pretrain.max_tme",
+    "data add nowhere",
+    "data why nothing-like-it",
+    "runs show nothing",
+    "runs compare a b",
+    "generate nothing Hello",
+    "chat nothing",
+    "keys revoke nothing",
+    "evaluate nothing",
+    "evaluate --suite nothing.jsonl",
+    "compare nothing production",
+    "release show nothing",
+    "release gate nothing",
+    "release promote nothing",
+    "release rollback",
+    "import nothing.gguf",
+    "import package:nothing-of-that-name",
+    "export nothing {out}/x",
+    "export production {out}/x --to onnx",
+    "restore nothing.tar.gz",
+    "pretrain --resume",
+    "pretrain --depth many",
+    "pretrain --set pretrain.max_stps=3",
+    "status --set nonsense",
+    "finetune --data nothing.jsonl",
+    "finetune --base nothing",
+    "serve --port 99999",
+    "new {project}",
+    "new {out}/x --template nothing",
+    "learn nothing",
+    "plan --budget much",
+    "status --nonsense",
+    "status too many words",
+    "nonsense",
+]
+
+
+@pytest.fixture(scope="module")
+def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("contract") / "tiny"
+    shutil.copytree(finished, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def names(project: Path, gptwright: Any) -> dict[str, str]:
+    runs = gptwright("runs", "list", "--project", str(project), "--json").ok().json["runs"]
+    releases = gptwright("release", "list", "--project", str(project), "--json").ok().json["releases"]
+    run = next(run["id"] for run in runs if run["stage"] == "pretrain")
+    return {"run": run, "model": releases[0]["model"], "out": str(project.parent), "project": str(project)}
+
+
+def asked(line: str, names: dict[str, str], *more: str) -> list[str]:
+    words = line.format(**names).split()
+    place = [] if words[0] in ("doctor", "new", "nonsense") else ["--project", names["project"]]
+    return [*words, *place, *more]
+
+
+@pytest.mark.parametrize("line", CALLS)
+def test_json_when_a_verb_succeeds_then_stdout_is_one_value(line: str, names: dict[str, str], gptwright: Any) -> None:
+    done = gptwright(*asked(line, names, "--json"), stdin="Hello!\n").ok()
+    assert json.loads(done.out) is not None
+
+
+@pytest.mark.parametrize("line", CALLS)
+def test_text_when_a_verb_succeeds_then_fits_a_terminal(line: str, names: dict[str, str], gptwright: Any) -> None:
+    words = asked(line, names)
+    if line.startswith("export"):
+        words[2] += "-again"
+    if line.startswith("keys revoke"):
+        words[2] = str(gptwright(*asked("keys create --name other", names, "--json")).json["id"])
+    done = gptwright(*words, stdin="Hello!\n").ok()
+    assert done.out.strip()
+    if not line.startswith(("config schema", "generate", "chat", "data sample", "run", "evaluate")):
+        wide = [part for part in done.out.splitlines() if len(part) > 100 and str(names["out"]) not in part]
+        assert not wide
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_json_when_a_verb_fails_then_stdout_is_one_error_and_stderr_says_it(
+    line: str, names: dict[str, str], gptwright: Any
+) -> None:
+    done = gptwright(*asked(line, names, "--json"))
+    error = json.loads(done.out)["error"]
+    assert (done.code, error["exit_code"]) == (2, 2)
+    assert error["message"]
+    assert error["message"].splitlines()[0] in done.err
+    assert "Traceback" not in done.err
+    assert "our fault" not in done.err
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_text_when_a_verb_fails_then_stdout_is_empty(line: str, names: dict[str, str], gptwright: Any) -> None:
+    done = gptwright(*asked(line, names))
+    assert done.code == 2
+    assert done.out == ""
+
+
+def test_quiet_when_asked_then_stderr_stays_empty(project: Path, gptwright: Any) -> None:
+    done = gptwright("run", "evaluate", "--force", "--quiet", "--project", str(project)).ok()
+    assert done.err == ""
+
+
+def test_faults_of_ours_when_they_happen_then_exit_one_without_traceback(
+    project: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptwright.project.project import Project
+
+    def broken(_: Project) -> None:
+        raise ZeroDivisionError("here")
+
+    monkeypatch.delenv("GPTWRIGHT_TRACEBACK", raising=False)
+    monkeypatch.setattr(Project, "status", broken)
+    done = gptwright("status", "--json", "--project", str(project))
+    assert done.code == 1
+    assert json.loads(done.out)["error"]["exit_code"] == 1
+    assert "our fault" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_interrupt_when_a_verb_is_stopped_then_exit_130(
+    project: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptwright.project.project import Project
+
+    def stopped(_: Project) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Project, "status", stopped)
+    done = gptwright("status", "--project", str(project))
+    assert (done.code, done.out) == (130, "")
+
+
+def test_module_when_run_as_python_m_then_it_is_the_command(gptwright: Any) -> None:
+    done = gptwright.alone("--version").ok()
+    assert done.out.startswith("gptwright ")
+
+
+def test_reader_when_it_leaves_early_then_no_complaint(project: Path, gptwright: Any) -> None:
+    import subprocess
+
+    line = [sys.executable, "-m", "gptwright", "config", "schema"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=gptwright.environment()) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
