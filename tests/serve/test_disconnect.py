@@ -80,4 +80,6 @@ def test_server_when_told_to_stop_then_the_running_answer_ends_whole_and_the_exi
         assert rest[-2:] == ["data: [DONE]", ""] or rest[-1] == "data: [DONE]"
         assert server.wait(10) == 0
         assert server.stdout.read().strip() == "stopped"
-        assert question not in server.stderr.read()
+        log = server.stderr.read()
+        assert f"POST {CHAT} 200" in log
+        assert question not in log

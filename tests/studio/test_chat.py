@@ -236,6 +236,25 @@ def test_page_when_as_narrow_as_a_phone_then_nothing_sticks_out(open_page: Any, 
     assert page.evaluate(f"{crowded}.map(b => b.outerHTML.slice(0, 90))") == []
 
 
+def test_socket_when_another_sites_page_connects_then_it_is_refused(url: str) -> None:
+    client = pytest.importorskip("websockets.sync.client")
+    exceptions = pytest.importorskip("websockets.exceptions")
+    address = url.replace("http", "ws", 1) + "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    for origin in ("https://evil.example", "null", url.replace("127.0.0.1", "127.0.0.2")):
+        with pytest.raises(exceptions.InvalidStatus):
+            client.connect(address, origin=origin)
+    with client.connect(address, origin=url) as socket:
+        assert socket.recv(timeout=5).startswith("0{")
+
+
+def test_server_when_told_to_stop_while_a_page_is_open_then_it_stops_at_once(open_page: Any, serve_pages: Any) -> None:
+    with serve_pages() as url:
+        page = open_page(url)
+        ready(page)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+
+
 def test_page_when_the_server_asks_for_a_key_then_the_page_asks_for_it_too(
     open_page: Any, serve_pages: Any, tmp_path: Path
 ) -> None:
@@ -266,14 +285,15 @@ def test_page_when_the_server_asks_for_a_key_then_the_page_asks_for_it_too(
 @pytest.mark.skipif(os.environ.get("GPTWRIGHT_SCREENSHOTS") != "1", reason="set GPTWRIGHT_SCREENSHOTS=1 to take them")
 @pytest.mark.parametrize("name", ["chat", "chat-phone"])
 def test_screenshots_when_asked_for_then_they_are_written(open_page: Any, url: str, name: str) -> None:
+    # GPTWRIGHT_SCREENSHOT_URL takes them of a server that runs already, with a model of one's own.
+    own = os.environ.get("GPTWRIGHT_SCREENSHOT_URL")
+    questions = ("Hello, how are you?", "What do you like to do?") if own else ("Hello there", "How do you work?")
     phone = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-    page = open_page(url, device_scale_factor=2, **(phone if name == "chat-phone" else {}))
+    page = open_page(own or url, device_scale_factor=2, **(phone if name == "chat-phone" else {}))
     ready(page)
-    say(page, "Hello there")
-    page.get_by_text("You said: Hello there").wait_for()
-    page.get_by_role("button", name="Copy").wait_for()
-    say(page, "How do you work? Show me a little code, please.")
-    page.get_by_text("and only those").wait_for()
+    for number, question in enumerate(questions, 1):
+        say(page, question)
+        page.get_by_role("button", name="Copy").nth(number - 1).wait_for(timeout=60_000)
     page.wait_for_timeout(800)
     PICTURES.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png")

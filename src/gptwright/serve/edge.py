@@ -162,7 +162,8 @@ class Edge:
         self.metrics.requests.labels(scope["method"] if scope["method"] in _METHODS else "OTHER", route, status).inc()
         self.metrics.seconds.labels(route).observe(seconds)
         # The route's template and no query: neither text nor ids of documents can end up in the log.
-        log.info("%s %s %d %.3fs %s", scope["method"], route, status, seconds, request_id)
+        level = logging.INFO if route not in ("page", *OPEN_PATHS) else logging.DEBUG
+        log.log(level, "%s %s %d %.3fs %s", scope["method"], route, status, seconds, request_id)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})

@@ -68,7 +68,7 @@ def serve(
         UserError: the address cannot be used.
     """
     check_door(config, control)
-    logging.getLogger("gptwright.serve").setLevel(logging.INFO)
+    _log_to_stderr()
     settings = uvicorn.Config(
         app,
         host=config.host,
@@ -92,6 +92,18 @@ def serve(
             signal.signal(number, handler)
     if not server.started:
         raise UserError("the server could not start", where=f"{config.host}:{config.port}", fix="See the lines above")
+
+
+def _log_to_stderr() -> None:
+    """One line for each request to the API, unless whoever runs us has set up logging already."""
+    log = logging.getLogger("gptwright.serve")
+    if log.handlers or logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def _bindable(config: ServeConfig) -> None:

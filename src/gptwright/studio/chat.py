@@ -16,6 +16,9 @@ from gptwright.studio.mount import asset
 _REDRAW_S = 0.05
 """A redraw for each token would send the whole answer again for each token."""
 
+_GONE_S = 4.0
+"""After this long without its browser, an answer is stopped."""
+
 _IDEAS = ("Hello, how are you?", "Tell me a short story.", "What can you help me with?")
 _WAITING = '<span class="gw-wait" aria-hidden="true"><i></i><i></i><i></i></span>'
 
@@ -48,7 +51,9 @@ class ChatPage:
         self.status = ui.element("div").classes("gw-hidden").props("role=status aria-live=polite")
         with ui.element("footer").classes("gw-foot").props("role=contentinfo"):
             self._composer()
-        await ui.context.client.connected()
+        self.client = ui.context.client
+        self.client.on_disconnect(self._left)
+        await self.client.connected()
         saved = await ui.run_javascript("localStorage.getItem('gptwright.theme')")
         if saved in ("dark", "light"):
             self.dark.value = saved == "dark"
@@ -193,6 +198,12 @@ class ChatPage:
         self._welcome()
         ui.run_javascript("gw.focus()")
 
+    async def _left(self) -> None:
+        """The tab was closed, or a phone fell asleep: the page waits for it, but the model does not work for nobody."""
+        await asyncio.sleep(_GONE_S)
+        if not self.client.has_socket_connection:
+            self.stop()
+
     # Answers
 
     def _answer(self) -> None:
@@ -201,8 +212,6 @@ class ChatPage:
             content = ui.html(_WAITING).classes("gw-answer")
         self._set_busy(True)
         self.task = background_tasks.create(self._stream(turn, who, content), name="chat answer")
-        # The tab may be closed in the middle: then nobody reads on, and the model should stop.
-        ui.context.client.on_delete(self.stop)
 
     async def _stream(self, turn: ui.element, who: ui.label, content: ui.html) -> None:
         messages = list(self.messages)

@@ -38,7 +38,7 @@ def mount(app: FastAPI) -> None:
         language="en-US",
         tailwind=False,
         show_welcome_message=False,
-        reconnect_timeout=4.0,
+        reconnect_timeout=60.0,  # a phone that slept for a moment finds its conversation again
     )
 
 
