@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptwright.infer.config import GenerationConfig
-from gptwright.infer.sampling import SamplerRows, process_logits, sample
+from gptwright.infer.sampling import Sampler, SamplerRows, process_logits, sample
 
 configs = st.builds(
     GenerationConfig,
@@ -86,6 +86,9 @@ def test_row_when_others_stand_beside_it_draws_the_same_token(choices: list[Gene
     seen = torch.rand(logits.shape, generator=torch.Generator().manual_seed(seed)) < 0.1
     uniforms = torch.rand(len(choices), generator=torch.Generator().manual_seed(seed)).tolist()
     together = sample(logits, SamplerRows.build(choices, 600), uniforms, seen)
+    grouped = Sampler(choices * 30, 600)(logits.repeat(30, 1), uniforms * 30, seen.repeat(30, 1))
+    assert len(Sampler(choices * 60, 600).groups) > 1
+    assert torch.equal(grouped[0], together[0].repeat(30))
     for row in range(len(choices)):
         one = slice(row, row + 1)
         alone = sample(logits[one], SamplerRows.build(choices[one], 600), uniforms[one], seen[one])

@@ -15,7 +15,7 @@ from gptwright.core.errors import GptwrightError
 from gptwright.infer.cache import SlotCache
 from gptwright.infer.request import LENGTH, STOP, Piece, Request
 from gptwright.infer.runner import Runner
-from gptwright.infer.sampling import SamplerRows, sample
+from gptwright.infer.sampling import Sampler
 from gptwright.infer.text import Decoder, TextStream
 from gptwright.model.transformer import Transformer
 
@@ -112,7 +112,7 @@ class Scheduler:
         self.waiting: deque[Answer] = deque()
         self.running: list[Answer] = []
         self.entering: Answer | None = None
-        self._rows: tuple[tuple[int, ...], SamplerRows] | None = None
+        self._sampler: tuple[tuple[int, ...], Sampler] | None = None
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins at a coming step."""
@@ -171,18 +171,17 @@ class Scheduler:
     def _sample(self, answers: Sequence[Answer], logits: Tensor) -> list[int]:
         """Draw a token for each answer. Returns the rows of those that are complete."""
         members = tuple(answer.request.number for answer in answers)
-        if self._rows is None or self._rows[0] != members:
-            built = SamplerRows.build([a.request.config for a in answers], self.vocab_size, self.device)
-            self._rows = (members, built)
-        rows = self._rows[1]
+        if self._sampler is None or self._sampler[0] != members:
+            self._sampler = (members, Sampler([a.request.config for a in answers], self.vocab_size, self.device))
+        sampler = self._sampler[1]
         seen = None
-        if rows.penalised:
+        if sampler.penalised:
             nothing = torch.zeros(self.vocab_size, dtype=torch.bool)
             seen = torch.stack([nothing if a.seen is None else a.seen[: self.vocab_size] for a in answers]).to(
                 self.device
             )
         uniforms = [a.request.random.random() for a in answers]
-        ids, logprobs = sample(logits, rows, uniforms, seen)
+        ids, logprobs = sampler(logits, uniforms, seen)
         finished = []
         for row, (token, logprob) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True)):
             answer = answers[row]
