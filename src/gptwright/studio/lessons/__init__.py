@@ -73,7 +73,7 @@ def open_lesson(
     names = [lesson.name for lesson in _LESSONS]
     if name not in names:
         near = difflib.get_close_matches(name, names, n=2, cutoff=0.4)
-        fix = f"Did you mean {' or '.join(near)}?" if near else f"Lessons are: {', '.join(names)}"
+        fix = f"The nearest: {', '.join(near)}" if near else f"Lessons are: {', '.join(names)}"
         raise UserError(f"no such lesson: {name}", fix=fix)
     if project is None:
         raise UserError(

@@ -39,7 +39,7 @@ def run(model_dir: Path, text: str = TEXT) -> tuple[dict[str, Any], str]:
     ids = framed.ids[: framed.start + _SHOWN_TOKENS]
     maps, gap = attention_maps(model, ids)
     scores = head_scores(model, maps, framed.start)
-    layer, head = _most_telling(scores)
+    layer, head = _most_telling(scores, maps, framed.start)
     drawn = maps[layer][head]
     start = framed.start
     # The frame (control tokens and the role) is one column: what the head puts there is part of the truth.
@@ -182,9 +182,11 @@ def head_scores(model: "Transformer", maps: "list[Tensor]", start: int) -> list[
     return rows
 
 
-def _most_telling(scores: list[dict[str, Any]]) -> tuple[int, int]:
-    """The strongest previous-token or induction head: these show best what attention is for."""
-    best = max(scores, key=lambda row: max(row["previous"], row["again"]))
+def _most_telling(scores: list[dict[str, Any]], maps: "list[Tensor]", start: int) -> tuple[int, int]:
+    """The head to draw: the strongest previous-token head if there is one, else the one that looks most at the sentence itself."""
+    best = max(scores, key=lambda row: row["previous"])
+    if best["previous"] < _LABEL_AT:
+        best = max(scores, key=lambda row: float(maps[row["layer"]][row["head"], start:, start:].sum()))
     return int(best["layer"]), int(best["head"])
 
 
@@ -205,7 +207,7 @@ def _shown(data: dict[str, Any], cut: bool) -> str:
         lines.append(f"Only the first {len(names)} tokens are drawn.")
     lines += [
         "",
-        f"  {'':12} what stands before ({' '.join(data['before'])}) is column ⊢",
+        f"  {'':12} what stands before ({clip(' '.join(data['before']), 60).strip()}) is column ⊢",
         f"  {'':14}⊢ " + "".join(f"{i % 100:<2}" for i in range(len(names))),
     ]
     for i, row in enumerate(drawn["weights"]):

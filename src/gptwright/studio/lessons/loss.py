@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gptwright.model.transformer import Transformer
     from gptwright.tokens.tokenizer import Tokenizer
 
-TEXT = "I am doing well, thank you! How are you today?"
-OPENING = "Hello! How are you?"
+TEXT = "I am doing well, thank you! And you?"
+OPENING = "How are you?"
 _COUNTED_BYTES = 2_000_000  # of training text, for the bigram guess: about a second
 
 
@@ -30,7 +30,7 @@ def run(model_dir: Path, text: str = TEXT) -> tuple[dict[str, Any], str]:
 
     Args:
         model_dir: a model directory; where a corpus lies beside it, as in a project, the bigram guess is counted on it.
-        text: a sentence, scored as the answer to "Hello! How are you?": answers are what fine-tuning teaches.
+        text: a sentence, scored as the answer to "How are you?": answers are what fine-tuning teaches.
     """
     engine = open_engine(model_dir)
     model, tokenizer = engine.model, engine.tokenizer

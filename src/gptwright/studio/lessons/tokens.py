@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
 TEXT = "What do you like to do at the weekend?"
 QUESTION_TEXT = "Καλημέρα κόσμε"
-_OTHERS = {
-    "in capitals": str.upper,
-    "without spaces": lambda text: text.replace(" ", ""),
-    "backwards": lambda text: text[::-1],
-}
 
 
 def run(model_dir: Path, text: str = TEXT) -> tuple[dict[str, Any], str]:
@@ -37,7 +32,8 @@ def run(model_dir: Path, text: str = TEXT) -> tuple[dict[str, Any], str]:
     ids = tokenizer.encode(text)
     pieces = [{"id": i, "text": visible(tokenizer, i), "bytes": len(tokenizer.token_bytes(i))} for i in ids]
     rows = [_measure(tokenizer, "your text", text)]
-    rows += [_measure(tokenizer, name, change(text)) for name, change in _OTHERS.items()]
+    changed = {"in capitals": text.upper(), "without spaces": text.replace(" ", ""), "backwards": text[::-1]}
+    rows += [_measure(tokenizer, name, other) for name, other in changed.items()]
     word = max((w for w in text.split() if w.isalpha()), key=len, default="")
     steps = growth(model_dir, tokenizer, f" {word}") if word else []
     vocabulary = _vocabulary(model_dir, tokenizer)
@@ -172,7 +168,7 @@ def _shown(data: dict[str, Any]) -> str:
         "",
         f"The vocabulary: {v['size']:,} ids = {v['control']} control + {v['bytes']} bytes + what {v['merges']:,} merges made",
         f"  first merges (the most frequent pairs): {'  '.join(v['first_merges'])}",
-        f"  longest tokens (what the corpus says all the time): {'  '.join(v['longest'])}",
+        f"  longest tokens (what the corpus says all the time): {'  '.join(clip(t, 24).strip() for t in v['longest'])}",
         "",
         f"Question: {data['question']}",
     ]
