@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 STAGE_NAMES = ("corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluate", "release")
 # Settings of training that decide nothing about the result.
 _INERT = {"device", "threads", "log_every", "checkpoint_every", "eval_every", "compile", "micro_tokens"}
+_CORPUS_CODE = (
+    "build", "chats", "decide", "edits", "extract", "licences", "privacy", "readers", "shapes", "signals", "sources", "tables",
+    "text", "tidy",
+)  # fmt: skip
 _TRAIN_CODE = (
     "gptwright.model.transformer",
     "gptwright.train.loop",
@@ -38,12 +42,8 @@ def stages_of(project: "Project") -> list[Stage]:
     corpus = Stage(
         "corpus",
         config=("corpus", "project.intent"),
-        code=(
-            "gptwright.corpus.build",
-            "gptwright.corpus.readers",
-            "gptwright.corpus.privacy",
-            "gptwright.corpus.signals",
-        ),
+        code=tuple(f"gptwright.corpus.{name}" for name in _CORPUS_CODE),
+        libraries=("resiliparse", "phonenumbers", "pyyaml"),
         outside=lambda: fingerprint_sources(settings.corpus, project.root),
     )
     from_scratch = [
