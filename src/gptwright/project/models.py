@@ -10,9 +10,9 @@ from gptwright.core.errors import UserError
 from gptwright.core.ledger import Artifact, Ledger
 
 if TYPE_CHECKING:
+    from gptwright.gateway.serving import ModelInfo
     from gptwright.infer.engine import Engine
     from gptwright.project.project import Project
-    from gptwright.serve.protocols import ModelInfo
     from gptwright.tokens.tokenizer import Tokenizer
 
 
@@ -119,7 +119,7 @@ class Shelf:
 
     def list(self) -> "Sequence[ModelInfo]":
         """All models and aliases."""
-        from gptwright.serve.protocols import ModelInfo
+        from gptwright.gateway.serving import ModelInfo
 
         refs = all_models(self.project)
         rows = [ModelInfo(ref.id, int((ref.path / "config.json").stat().st_mtime)) for ref in refs]

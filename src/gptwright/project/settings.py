@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from gptwright.core.config import Config, Count, Duration
 from gptwright.corpus.config import CorpusConfig
 from gptwright.gateway.config import ProviderConfig
+from gptwright.gateway.serving import ServeConfig
 from gptwright.guard.config import GuardConfig
-from gptwright.serve.config import ServeConfig
 from gptwright.train.config import TrainConfig
 
 
