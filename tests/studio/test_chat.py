@@ -1,8 +1,10 @@
 """The chat page in a real browser."""
 
+import asyncio
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,20 @@ def test_answer_when_the_engine_breaks_then_the_page_says_so_and_goes_on(open_pa
     page.get_by_role("alert").get_by_text("The server failed").wait_for()
     say(page, "still there?")
     page.get_by_text("You said: still there?").wait_for()
+
+
+def test_api_when_the_server_is_gone_then_the_failure_says_so(serve_pages: Any) -> None:
+    from gptwright.studio.api import Api, ApiFailure
+
+    with serve_pages() as url:
+        pass
+
+    async def ask() -> None:
+        async for _ in Api(url).chat("production", [{"role": "user", "content": "x"}], 0.5, 10):
+            pass
+
+    with pytest.raises(ApiFailure, match="Is it still running"):
+        ThreadPoolExecutor().submit(lambda: asyncio.run(ask())).result()  # the browser's driver has a loop in this one
 
 
 def test_theme_when_switched_then_it_is_dark_and_stays_so_after_a_reload(open_page: Any, url: str) -> None:

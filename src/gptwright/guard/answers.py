@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 
 from gptwright.corpus.privacy import Span, find_pii, placeholder
 
-_MAX_HOLD = 384
+_KEEP = 320
 """Characters. The longest e-mail address has 254 (RFC 5321), the longest number in groups about 50."""
+
+_MAX_HOLD = 2 * _KEEP
+"""More than this is never held. Half of it goes at once: searching a long run of numbers again for each token is slow."""
 
 _CONTEXT = 64
 """Characters of text already sent that patterns may look back at."""
@@ -52,7 +55,8 @@ class AnswerFilter:
 
     def _hold_from(self) -> int:
         """Where the tail begins that could still become personal data."""
-        oldest = max(len(self._text) - _MAX_HOLD, self._sent)
+        full = len(self._text) - self._sent > _MAX_HOLD
+        oldest = len(self._text) - _KEEP if full else self._sent
         words = list(_WORD.finditer(self._text, oldest))
         if not words:
             return len(self._text)
@@ -69,7 +73,7 @@ class AnswerFilter:
         spans = self._find(self._text)
         for span in spans:
             if span.start < cut < span.end:
-                too_long = len(self._text) - max(span.start, self._sent) > 2 * _MAX_HOLD
+                too_long = len(self._text) - max(span.start, self._sent) > _MAX_HOLD + _KEEP
                 cut = span.end if too_long else max(span.start, self._sent)
         out: list[str] = []
         at = self._sent

@@ -8,18 +8,23 @@ from gptwright.core.config import Config
 class GuardConfig(Config):
     """``[guard]``: what may go in and out of a served model."""
 
-    enabled: bool = Field(True, description="Whether the guard works at all. Limits stay in force even without it.")
+    enabled: bool = Field(
+        default=True, description="Whether the guard works at all. Limits stay in force even without it."
+    )
     mask_prompts: bool = Field(
-        True,
+        default=True,
         description="Replace personal data (e-mail addresses, phone numbers, ...) in prompts before they are kept.",
     )
-    mask_answers: bool = Field(True, description="Replace personal data in answers before they leave the server.")
+    mask_answers: bool = Field(
+        default=True, description="Replace personal data in answers before they leave the server."
+    )
     neutralise_markers: bool = Field(
-        True, description="Defuse forged chat-template markers such as <|im_start|> in text that a person sent."
+        default=True, description="Defuse forged chat-template markers such as <|im_start|> in text that a person sent."
     )
     strip_invisible: bool = Field(
-        True, description="Remove zero-width, bidirectional-control and tag characters from text that a person sent."
+        default=True,
+        description="Remove zero-width, bidirectional-control and tag characters from text that a person sent.",
     )
-    max_message_chars: int = Field(100_000, gt=0, description="Longest accepted message. Characters.")
-    max_messages: int = Field(200, gt=0, description="Most messages in one conversation. Messages.")
-    max_total_chars: int = Field(400_000, gt=0, description="Longest accepted conversation. Characters.")
+    max_message_chars: int = Field(default=100_000, gt=0, description="Longest accepted message. Characters.")
+    max_messages: int = Field(default=200, gt=0, description="Most messages in one conversation. Messages.")
+    max_total_chars: int = Field(default=400_000, gt=0, description="Longest accepted conversation. Characters.")

@@ -118,8 +118,10 @@ class Api:
                     for choice in chunk["choices"]:
                         text = choice["delta"].get("content") or ""
                         yield Event(text, str(chunk["model"]), finish_reason=choice["finish_reason"])
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise ApiFailure("The connection to the server was lost. Is it still running?") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ApiFailure("The server sent something that this page does not understand.") from error
 
     async def _json(self, client: httpx.AsyncClient, method: str, path: str, body: Any = None) -> dict[str, Any]:
         try:

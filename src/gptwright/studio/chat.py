@@ -242,6 +242,8 @@ class ChatPage:
         content.set_content(to_html(text) if text else "" if failure else "<p><em>No words came.</em></p>")
         if text:
             self.messages.append({"role": "assistant", "content": text})
+        else:
+            self.messages.pop()  # a question that was never answered would confuse the model in the next turn
         with turn:
             self._finish(text, model, ended, dropped, failure)
         self._set_busy(False)
