@@ -17,6 +17,7 @@ from gptwright.infer.request import LENGTH, STOP, Piece, Request
 from gptwright.infer.runner import Runner
 from gptwright.infer.sampling import Sampler
 from gptwright.infer.text import Decoder, TextStream
+from gptwright.infer.threads import ThreadChooser
 from gptwright.model.transformer import Transformer
 
 
@@ -109,6 +110,7 @@ class Scheduler:
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         with torch.inference_mode():
             self.runner = Runner(model, self.vocab_size)
+        self.threads = ThreadChooser()
         self.waiting: deque[Answer] = deque()
         self.running: list[Answer] = []
         self.entering: Answer | None = None
@@ -145,10 +147,11 @@ class Scheduler:
     def _decode(self) -> None:
         lengths = [answer.stored for answer in self.running]
         self.cache.reserve(len(self.running) + 1, max(lengths) + 1)
-        logits = self.runner.decode(self.cache, [answer.pending for answer in self.running], lengths)
-        for answer in self.running:
-            answer.stored += 1
-        finished = self._sample(self.running, logits)
+        with self.threads.step(len(lengths)):
+            logits = self.runner.decode(self.cache, [answer.pending for answer in self.running], lengths)
+            for answer in self.running:
+                answer.stored += 1
+            finished = self._sample(self.running, logits)
         for row in sorted(finished, reverse=True):
             self._leave(row)
 
