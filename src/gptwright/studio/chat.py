@@ -150,8 +150,9 @@ class ChatPage:
 
             async def use() -> None:
                 self.api.key = (field.value or "").strip()
-                dialog.close()
-                await self._load_models()
+                with self.client:  # not in the dialog, which goes now, and the key in its field with it
+                    dialog.delete()
+                    await self._load_models()
 
             field.on("keydown.enter", use)
             ui.button("Continue", on_click=use, color=None).classes("gw-button").props("flat no-caps")
@@ -306,12 +307,11 @@ def _range(name: str, low: float, high: float, step: float, value: float, change
         ui.label(name)
         shown = ui.label(changed(value))
     slider = ui.element("input").props(f'type=range min={low} max={high} step={step} aria-label="{name}"')
-    slider.props(f"value={value}")
+    # Vue's "^": the attribute, so the value to begin with. As a property, each redraw would put an old value back.
+    slider.props["^value"] = str(value)
 
     def take(event: events.GenericEventArguments) -> None:
-        new = min(max(float(event.args), low), high)
-        slider.props["value"] = str(new)  # else a redraw of the page would put the old one back
-        shown.set_text(changed(new))
+        shown.set_text(changed(min(max(float(event.args), low), high)))
 
     slider.on("input", take, js_handler="(e) => emit(e.target.value)")
 
