@@ -86,14 +86,7 @@ def evaluate_model(
                     len(measured.uids),
                 )
             elif suite == "samples":
-                replies = _ask(
-                    engine,
-                    [[{"role": "user", "content": opening}] for opening in project.settings.evaluate.samples],
-                    SAMPLE,
-                )
-                report["samples"] = [
-                    {"prompt": p, "reply": r} for p, r in zip(project.settings.evaluate.samples, replies, strict=True)
-                ]
+                report["samples"] = _samples(engine, project.settings.evaluate.samples)
                 lines += ["", *(f"  you> {item['prompt']}\n  gpt> {item['reply']}" for item in report["samples"])]
             elif suite == "chat":
                 report["chat"], more = _chat(project, ledger, ref, engine)
@@ -129,6 +122,18 @@ def _bars(rows: list[tuple[str, float]], n: int) -> list[str]:
     lines = [f"  held-out bits per byte on {n} documents (less is better)"]
     lines += [f"  {name.ljust(width)}  {value:5.3f}  {'#' * round(5 * value)}" for name, value in rows]
     return lines
+
+
+def _samples(engine: Engine, openings: Sequence[str]) -> list[dict[str, str]]:
+    """Replies to openings. One that a small context cannot hold is said to be so; a run does not fail over a sample."""
+    rows = []
+    for opening in openings:
+        try:
+            (reply,) = _ask(engine, [[{"role": "user", "content": opening}]], SAMPLE)
+        except UserError as error:
+            reply = f"(none: {error})"
+        rows.append({"prompt": opening, "reply": reply})
+    return rows
 
 
 def _ask(engine: Engine, chats: Sequence[Sequence[dict[str, str]]], config: GenerationConfig) -> list[str]:

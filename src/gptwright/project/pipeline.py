@@ -1,8 +1,9 @@
 """Running stages: only stale ones, in order, each recorded in the ledger, each continued where it was stopped."""
 
+import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -90,31 +91,39 @@ def _run_stage(
     run_id, continues = run_id_for(ledger, stage.name, verdict.key)
     say(f"{stage.name}: {'continuing ' + run_id if continues else '; '.join(verdict.reasons) or 'asked for'}")
     inputs = {name: artifact for name in stage.inputs if (artifact := ledger.latest_of_stage(name))}
-    ledger.start_run(run_id, stage.name, {"key": verdict.key, "made_from": verdict.parts})
+    start = time.monotonic()
+    with recorded(ledger, run_id, stage.name, {"key": verdict.key, "made_from": verdict.parts}):
+        result = function(Job(project, ledger, run_id, inputs, stage.name))
+        seconds = time.monotonic() - start
+        made = ledger.add_artifact(
+            result.kind,
+            stage=stage.name,
+            name=result.name,
+            path=result.path,
+            hash=result.hash,
+            key=verdict.key,
+            parents=[*(artifact.id for artifact in inputs.values()), *result.parents],
+            meta={**result.meta, "made_from": verdict.parts, "seconds": seconds},
+            run_id=run_id,
+        )
+    say(f"{stage.name}: {made.name} in {clock(seconds)}")
+    return made, seconds
+
+
+@contextlib.contextmanager
+def recorded(ledger: Ledger, run_id: str, stage: str, config: dict[str, Any]) -> Iterator[None]:
+    """A run in the ledger, from its start to how it ended: done, interrupted or failed."""
+    ledger.start_run(run_id, stage, config)
     start = time.monotonic()
     try:
-        result = function(Job(project, ledger, run_id, inputs, stage.name))
+        yield
     except (Interrupted, KeyboardInterrupt):
         ledger.finish_run(run_id, "interrupted")
         raise
     except BaseException as error:
         ledger.finish_run(run_id, "failed", {"error": str(error)})
         raise
-    seconds = time.monotonic() - start
-    made = ledger.add_artifact(
-        result.kind,
-        stage=stage.name,
-        name=result.name,
-        path=result.path,
-        hash=result.hash,
-        key=verdict.key,
-        parents=[*(artifact.id for artifact in inputs.values()), *result.parents],
-        meta={**result.meta, "made_from": verdict.parts, "seconds": seconds},
-        run_id=run_id,
-    )
-    ledger.finish_run(run_id, "done", {"seconds": seconds})
-    say(f"{stage.name}: {made.name} in {clock(seconds)}")
-    return made, seconds
+    ledger.finish_run(run_id, "done", {"seconds": time.monotonic() - start})
 
 
 def run_id_for(ledger: Ledger, stage: str, key: str) -> tuple[str, bool]:

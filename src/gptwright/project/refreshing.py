@@ -11,11 +11,11 @@ from gptwright.core.lock import stage_lock
 from gptwright.core.progress import say
 from gptwright.corpus.view import Document, documents
 from gptwright.evaluate.bpb import bits_per_byte
-from gptwright.evaluate.record import latest_bpb, record_bpb
+from gptwright.evaluate.record import HELDOUT, record_bpb
 from gptwright.evaluate.scores import BitsPerByte
 from gptwright.model.config import ModelConfig
 from gptwright.model.io import load_model
-from gptwright.project.pipeline import Job, run_id_for
+from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.releasing import register
 from gptwright.project.training import heldout, publish, sft_plan, train_config
 from gptwright.release.gate import Verdict
@@ -30,6 +30,7 @@ from gptwright.train.loop import train
 if TYPE_CHECKING:
     from gptwright.project.project import Project
 
+_BYTES_PER_TOKEN = 4.0  # of English with a vocabulary of some thousands; only sizes the replay
 _SFT_SHARE = 0.3  # of the refresh's time, when there are conversations
 
 
@@ -60,8 +61,7 @@ class _Refresh:
         old_heldout: set[str] = set()
         old: dict[str, int] = {}
         if self.production is not None:
-            judged = latest_bpb(self.ledger, self.production.name, self.production.hash)
-            old_heldout = set(judged.uids) if judged else set()
+            old_heldout = self._judged_on(self.production)
             self.base = self._base(self.production)
             old = dict.fromkeys((*self._trained_on(self.base), *old_heldout), 0)
         change = what_is_new(self.ledger, self.production, self.dataset, old, sizes)
@@ -72,7 +72,11 @@ class _Refresh:
             stable = folder / "stable"
             final = sorted((folder / "checkpoints").glob("step-*"))
             # Text that fits the time, at the speed of the run that is continued.
-            budget = self.project.settings.refresh.max_time * float(self.base.meta["tokens_per_s"]) * 4
+            refresh = self.project.settings.refresh
+            tokens = refresh.max_time * float(self.base.meta["tokens_per_s"])
+            if refresh.max_steps is not None:
+                tokens = float(refresh.max_steps * self.project.settings.pretrain.batch_tokens)
+            budget = tokens * _BYTES_PER_TOKEN
             return continued_training(
                 change,
                 train_sizes,
@@ -91,6 +95,13 @@ class _Refresh:
             RefreshWork(self.evaluate, self.train, self.register),
             if_changed=if_changed,
         )
+
+    def _judged_on(self, production: Artifact) -> set[str]:
+        """The held-out documents of its first measurement: later ones, such as a refresh's, are on newer texts."""
+        for row in self.ledger.evaluations(production.name, HELDOUT):
+            if row.model_hash == production.hash and row.metric == "bits_per_byte" and row.detail:
+                return set(BitsPerByte.from_detail(row.detail).uids)
+        return set()
 
     def _base(self, production: Artifact) -> Artifact:
         """The pretraining run that production descends from."""
@@ -125,67 +136,83 @@ class _Refresh:
         tokenizer = Tokenizer.load(folder)  # the vocabulary stays: the weights mean these tokens
         wanted = {*change.added, *settings.replayed}
         chosen = [d for d in documents(self.corpus, "train") if d.uid in wanted]
-        key = b2_json([self.dataset.hash, self.base.hash, sorted(wanted), settings.overrides])
-        run_id, _ = run_id_for(ledger, "refresh", key)
-        ledger.start_run(run_id, "refresh", {"key": key})
-        job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh")
-        target = project.work / "tokens" / f"refresh-{key[3:13]}"
-        written = write_tokens(chosen, tokenizer, target)
-        tokens = ledger.add_artifact(
-            "tokens", stage="refresh-tokens", name=f"tokens-{written.hash[3:13]}", path=target.relative_to(project.root).as_posix(),
-            hash=written.hash, parents=[self.dataset.id], meta={"tokens": written.tokens, "documents": written.documents, "bytes": written.bytes},
-        )  # fmt: skip
         chats = [d for d in documents(self.corpus, "train") if d.messages]
         share = 1 - _SFT_SHARE if chats else 1.0
         shape = ModelConfig.model_validate(self.base.meta["shape"])
         config = train_config(
             project.settings.pretrain,
-            max_steps=None,
-            max_time=share * project.settings.refresh.max_time,
+            **self._budget(share),
             **settings.overrides,
         )
-        rows = max(1, config.batch_tokens // shape.seq_len)
-        measured = heldout(job, tokenizer, shape.seq_len, rows)
-        start = Path(settings.start) if settings.start else None
-        result = train(
-            shape, BatchPlan(TokenDataset.open(target), shape.seq_len, rows, config.seed), config,
-            run_dir=project.work / "runs" / run_id, ledger=ledger, heldout=measured, start=start, label="continue",
-        )  # fmt: skip
-        facts = {
-            "parents": {"corpus": self.dataset.hash, "tokens": written.hash, "base": self.base.hash},
-            "steps": result.steps,
-        }
-        model = self._record(publish(job, result, folder, facts, pretrained=True), (tokens.id, self.base.id), run_id)
+        key = b2_json([self.dataset.hash, self.base.hash, sorted(wanted), config.model_dump(mode="json")])
+        model = self._made(key)
+        if model is None:
+            run_id, _ = run_id_for(ledger, "refresh", key)
+            with recorded(ledger, run_id, "refresh", {"key": key}):
+                job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh")
+                target = project.work / "tokens" / f"refresh-{key[3:13]}"
+                written = write_tokens(chosen, tokenizer, target)
+                sizes = {"tokens": written.tokens, "documents": written.documents, "bytes": written.bytes}
+                tokens = ledger.add_artifact(
+                    "tokens", stage="refresh-tokens", name=f"tokens-{written.hash[3:13]}", path=target.relative_to(project.root).as_posix(),
+                    hash=written.hash, parents=[self.dataset.id], meta=sizes,
+                )  # fmt: skip
+                rows = max(1, config.batch_tokens // shape.seq_len)
+                measured = heldout(job, tokenizer, shape.seq_len, rows)
+                start = Path(settings.start) if settings.start else None
+                result = train(
+                    shape, BatchPlan(TokenDataset.open(target), shape.seq_len, rows, config.seed), config,
+                    run_dir=project.work / "runs" / run_id, ledger=ledger, heldout=measured, start=start, label="continue",
+                )  # fmt: skip
+                facts = {
+                    "parents": {"corpus": self.dataset.hash, "tokens": written.hash, "base": self.base.hash},
+                    "steps": result.steps,
+                }
+                made = publish(job, result, folder, facts, pretrained=True)
+                model = self._record(made, key, (tokens.id, self.base.id), run_id)
         return self._finetune(model, chats, shape) if chats else model
 
-    def _finetune(self, model: Artifact, chats: list[Document], shape: ModelConfig) -> Artifact:
+    def _finetune(self, base: Artifact, chats: list[Document], shape: ModelConfig) -> Artifact:
         project, ledger = self.project, self.ledger
-        key = b2_json([model.hash, self.dataset.hash])
+        config = train_config(project.settings.finetune, **self._budget(_SFT_SHARE))
+        key = b2_json([base.hash, self.dataset.hash, config.model_dump(mode="json")])
+        model = self._made(key)
+        if model is not None:
+            return model
         run_id, _ = run_id_for(ledger, "refresh-sft", key)
-        ledger.start_run(run_id, "refresh-sft", {"key": key})
-        job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh-sft")
-        folder = project.root / model.path
-        config = train_config(
-            project.settings.finetune, max_steps=None, max_time=_SFT_SHARE * project.settings.refresh.max_time
-        )
-        tokenizer = Tokenizer.load(folder)
-        plan = sft_plan(chats, tokenizer, shape.seq_len, config)
-        measured = heldout(job, tokenizer, shape.seq_len, max(1, config.batch_tokens // shape.seq_len))
-        result = train(
-            load_model(folder),
-            plan,
-            config,
-            run_dir=project.work / "runs" / run_id,
-            ledger=ledger,
-            heldout=measured,
-            label="fine-tune",
-        )
-        facts = {"parents": {"corpus": self.dataset.hash, "base": model.hash}, "steps": result.steps}
-        return self._record(publish(job, result, folder, facts), (model.id,), run_id)
+        with recorded(ledger, run_id, "refresh-sft", {"key": key}):
+            job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh-sft")
+            folder = project.root / base.path
+            tokenizer = Tokenizer.load(folder)
+            plan = sft_plan(chats, tokenizer, shape.seq_len, config)
+            measured = heldout(job, tokenizer, shape.seq_len, max(1, config.batch_tokens // shape.seq_len))
+            result = train(
+                load_model(folder),
+                plan,
+                config,
+                run_dir=project.work / "runs" / run_id,
+                ledger=ledger,
+                heldout=measured,
+                label="fine-tune",
+            )
+            facts = {"parents": {"corpus": self.dataset.hash, "base": base.hash}, "steps": result.steps}
+            return self._record(publish(job, result, folder, facts), key, (base.id,), run_id)
 
-    def _record(self, made: Any, parents: tuple[int, ...], run_id: str) -> Artifact:
+    def _budget(self, share: float) -> dict[str, Any]:
+        """A share of the refresh's steps, or else of its time."""
+        refresh = self.project.settings.refresh
+        if refresh.max_steps is not None:
+            return {"max_steps": max(1, round(share * refresh.max_steps)), "max_time": None}
+        return {"max_steps": None, "max_time": share * refresh.max_time}
+
+    def _made(self, key: str) -> Artifact | None:
+        """The model of the same work, when a refresh was stopped after it or is asked for again."""
+        models = [a for a in self.ledger.artifacts("model") if a.key == key and (self.project.root / a.path).is_dir()]
+        return models[-1] if models else None
+
+    def _record(self, made: Any, key: str, parents: tuple[int, ...], run_id: str) -> Artifact:
         return self.ledger.add_artifact(
-            made.kind, stage="refresh", name=made.name, path=made.path, hash=made.hash,
+            made.kind, stage="refresh", name=made.name, path=made.path, hash=made.hash, key=key,
             parents=[self.dataset.id, *parents], meta=made.meta, run_id=run_id,
         )  # fmt: skip
 

@@ -117,6 +117,9 @@ class RefreshSettings(Config):
 
     replay: float = Field(0.25, ge=0, le=1, description="Share of old documents mixed into continued training.")
     max_time: Duration = Field(120.0, gt=0, description="Time for continued training. Seconds.")
+    max_steps: Count | None = Field(
+        None, gt=0, description="Optimizer steps of continued training, instead of the time. Steps."
+    )
 
 
 class TrackingSettings(Config):
