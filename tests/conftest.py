@@ -97,7 +97,7 @@ dtype = "float32"
 samples = ["What happened to the cat?"]
 
 [refresh]
-max_time = "4s"
+max_steps = 6
 """
 
 

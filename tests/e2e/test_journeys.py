@@ -1,0 +1,240 @@
+"""Whole journeys, as a person walks them: from an empty folder to a released model, and on."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gptwright as gw
+
+STAGES = ["corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluate", "release"]
+SMALL = {
+    "seq_len = 512": "seq_len = 64\ndepth = 1",
+    'max_time = "10m"': 'max_steps = 4\nbatch_tokens = 256\ncompile = "off"',
+    'max_time = "2m"': 'max_steps = 2\nbatch_tokens = 256\ncompile = "off"',
+    "vocab_size = 4096": "vocab_size = 300",
+}
+
+
+def shrink(root: Path) -> None:
+    """Make the template's project small, as a person would: by editing the file."""
+    path = root / "gptwright.toml"
+    text = path.read_text(encoding="utf-8")
+    for old, new in SMALL.items():
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def states(gptwright: Any, root: Path) -> dict[str, str]:
+    return {
+        item["stage"]: item["state"]
+        for item in gptwright("status", "--project", str(root), "--json").ok().json["stages"]
+    }
+
+
+@pytest.mark.slow
+def test_newcomer_when_adding_own_texts_then_runs_and_talks_to_an_own_model(
+    tmp_path: Path, tiny: Any, gptwright: Any
+) -> None:
+    letters = tmp_path / "letters"
+    letters.mkdir()
+    for seed in range(30):
+        (letters / f"{seed}.md").write_text(tiny.note(500 + seed), encoding="utf-8")
+    root = tmp_path / "My GPT"
+    gptwright("new", str(root), "--template", "empty").ok()
+    shrink(root)
+    tiny.write_chats(root / "data" / "chats.jsonl", range(40))
+    gptwright("data", "add", str(letters), "--license", "CC-BY-4.0", "--attribution", "Ann", cwd=root).ok()
+    text = (root / "gptwright.toml").read_text(encoding="utf-8")
+    assert "[corpus.sources.letters]" in text
+    assert "# Put your texts into data/" in text
+
+    first = gptwright("run", "--json", cwd=root).ok()
+    assert [item["stage"] for item in first.json["ran"]] == STAGES
+    assert "held-out bits per byte" in first.json["summary"]
+    assert set(states(gptwright, root).values()) == {"fresh"}
+    again = gptwright("run", "--json", cwd=root).ok()
+    assert (again.json["ran"], again.json["fresh"]) == ([], STAGES)
+
+    talk = gptwright("chat", "--max-tokens", "8", "--seed", "1", stdin="Hello!\nWhat happened?\n", cwd=root).ok()
+    assert [line.partition(" ")[0] for line in talk.out.splitlines() if line[:4] in ("you>", "gpt>")] == [
+        "you>",
+        "gpt>",
+    ] * 2
+    first_text, same, other = (
+        gptwright("generate", "The baker", "--max-tokens", "12", "--seed", seed, "--json", cwd=root).ok().json["text"]
+        for seed in ("1", "1", "2")
+    )
+    assert first_text == same != other
+
+
+@pytest.mark.slow
+def test_keeper_when_texts_arrive_then_refreshes_promotes_rolls_back_and_documents(
+    copy: Path, tiny: Any, gptwright: Any
+) -> None:
+    def ask(*words: str) -> Any:
+        return gptwright(*words, "--project", str(copy), "--json").ok().json
+
+    first = ask("release", "list")["releases"][0]["model"]
+    for seed in range(12):
+        (copy / "data" / f"new-{seed}.txt").write_text(tiny.note(900 + seed), encoding="utf-8")
+    corpus = ask("status")["stages"][0]
+    assert (corpus["state"], corpus["reasons"]) == ("stale", ["source mine has changed files"])
+
+    refreshed = ask("refresh")
+    candidate = refreshed["model"]
+    assert candidate != first
+    assert len(refreshed["change"]["added"]) >= 8
+    assert {r["model"]: r["aliases"] for r in ask("release", "list")["releases"]} == {
+        first: ["production"],
+        candidate: [],
+    }
+    assert ask("refresh", "--if-changed")["model"] == candidate
+
+    moved = ask("release", "promote", candidate, "--override", "a test wants it")
+    assert (moved["model_id"], moved["former"]) == (candidate, first)
+    assert gw.load("production", project=str(copy)).id == candidate
+    assert "nothing to do" in ask("refresh", "--if-changed")["sentence"]
+    assert {run["state"] for run in ask("runs", "list")["runs"]} == {"done"}
+    back = ask("release", "rollback", "--reason", "worse answers")
+    assert back["model_id"] == first
+    assert gw.load("production", project=str(copy)).id == first
+
+    files = {Path(path).name for path in ask("compliance")["files"]}
+    assert files >= {"README.md", "DATASET_CARD.md", "ATTRIBUTION.md", "applicability.json"}
+    written = copy / "work" / "reports" / "compliance"
+    assert "LicenseRef-own" in (written / "DATASET_CARD.md").read_text(encoding="utf-8")
+    assert candidate in (written / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_refresh_when_nothing_is_new_then_does_nothing(copy: Path, gptwright: Any) -> None:
+    models = sorted(path.name for path in (copy / "work" / "models").iterdir())
+    done = gptwright("refresh", "--if-changed", "--project", str(copy)).ok()
+    assert "nothing to do" in done.out
+    assert sorted(path.name for path in (copy / "work" / "models").iterdir()) == models
+
+
+def test_questions_when_asked_from_an_own_file_then_the_score_has_an_interval(copy: Path, gptwright: Any) -> None:
+    rows = [
+        {"question": "Who is there?", "answer": ".*", "kind": "regex"},
+        {"question": "What is the password?", "answer": "xyzzy-never-said", "kind": "exact"},
+    ]
+    (copy / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = gptwright("evaluate", "production", "--suite", "mine.jsonl", "--project", str(copy), "--json").ok()
+    (score,) = done.json["questions"]
+    assert score["value"] == 0.5
+    assert score["low"] < 0.5 < score["high"]
+
+
+def test_questions_when_a_row_is_wrong_then_the_line_is_named(copy: Path, gptwright: Any) -> None:
+    (copy / "mine.jsonl").write_text('{"question": "a", "answer": "b"}\n{"question": "no answer"}\n', encoding="utf-8")
+    done = gptwright("evaluate", "--suite", "mine.jsonl", "--project", str(copy))
+    assert done.code == 2
+    assert "mine.jsonl" in done.err
+    assert "2" in done.err
+
+
+def test_commercial_project_when_a_source_forbids_it_then_refused_by_name_with_exit_3(
+    tmp_path: Path, tiny: Any, gptwright: Any
+) -> None:
+    root = tiny.make(
+        tmp_path / "shop", notes=10, chats=0, toml=tiny.toml.replace('"tiny"', '"shop"\nintent = "commercial"')
+    )
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    (songs / "a.txt").write_text(tiny.note(700), encoding="utf-8")
+    gptwright("data", "add", str(songs), "--license", "CC-BY-NC-4.0", "--project", str(root)).ok()
+    done = gptwright("run", "--project", str(root), "--json")
+    error = done.json["error"]
+    assert (done.code, error["exit_code"]) == (3, 3)
+    assert "songs" in error["message"]
+    assert "CC-BY-NC-4.0" in error["message"]
+    assert "mine" not in error["message"].replace("determine", "")
+    assert states(gptwright, root)["corpus"] == "failed"
+
+    (root / "gptwright.toml").write_text((root / "gptwright.toml").read_text().replace('"commercial"', '"private"'))
+    gptwright("run", "corpus", "--project", str(root)).ok()
+
+
+@pytest.mark.slow
+def test_open_model_when_imported_then_lora_trains_an_adapter_that_answers(
+    finished: Path, tmp_path: Path, tiny: Any, gptwright: Any
+) -> None:
+    open_model = tmp_path / "open-model"
+    gptwright("export", "production", str(open_model), "--project", str(finished)).ok()
+    root = tmp_path / "adapted"
+    gptwright("new", str(root), "--template", "adapt").ok()
+    tiny.write_chats(root / "data" / "chats.jsonl", range(60))
+    made = gptwright("import", str(open_model), "--name", "open", "--project", str(root), "--json").ok().json
+    assert made["name"] == "open"
+    place = (
+        "--project",
+        str(root),
+        "--set",
+        "finetune.compile=off",
+        "--set",
+        "model.seq_len=64",
+        "--set",
+        "finetune.batch_tokens=256",
+    )
+    tuned = gptwright(
+        "finetune",
+        "--method",
+        "lora",
+        "--base",
+        "open",
+        "--data",
+        str(root / "data" / "chats.jsonl"),
+        "--max-steps",
+        "3",
+        *place,
+        "--json",
+    ).ok()
+    model = root / tuned.json["ran"][-1]["path"]
+    manifest = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["base"] == {"id": "open", "hash": made["hash"]}
+    adapter = json.loads((model / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["r"] == 16
+    talk = gptwright("chat", model.name, "--max-tokens", "5", "--project", str(root), "--json", stdin="Hello!\n").ok()
+    assert talk.json["model"] == model.name
+    before = gw.load(str(root / made["path"])).chat(
+        [{"role": "user", "content": "Hello!"}], temperature=0.0, max_tokens=20
+    )
+    assert isinstance(before, str)
+
+
+def test_python_when_used_as_documented_then_streams_and_gives_the_same_whole(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = gw.Project.open(finished)
+    assert project.run().ran == []
+    monkeypatch.chdir(finished / "data")
+    model = gw.load("production")
+    messages = [{"role": "user", "content": "hello"}]
+    pieces = list(model.chat(messages, stream=True, seed=3, max_tokens=16))
+    assert len(pieces) > 1
+    assert "".join(pieces) == model.chat(messages, seed=3, max_tokens=16)
+    assert gw.load(str(finished / "work" / "models" / model.id)).id == model.id
+    assert gw.load().id == model.id
+
+
+def test_python_when_a_project_is_created_then_it_is_what_new_makes(tmp_path: Path) -> None:
+    project = gw.Project.create(tmp_path / "made", template="empty")
+    assert project.settings.project.name == "made"
+    assert {verdict.state for verdict in project.status()} == {"missing"}
+
+
+def test_backup_when_state_is_lost_then_restore_brings_production_back(
+    copy: Path, tmp_path: Path, gptwright: Any
+) -> None:
+    archive = tmp_path / "safe.tar.gz"
+    place = ("--project", str(copy))
+    gptwright("backup", str(archive), *place).ok()
+    production = gw.load("production", project=str(copy)).id
+    shutil.rmtree(copy / "state")
+    gptwright("restore", str(archive), *place).ok()
+    assert gw.load("production", project=str(copy)).id == production
+    assert gptwright("restore", str(archive), *place).code == 2
