@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from gptwright.core.errors import UserError
+from gptwright.gateway.resolve import is_remote
 from gptwright.project.models import locate
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def load(name: str | None = None, *, project: "Project | str | None" = None) -> 
     """Load a model.
 
     Args:
-        name: an id, an alias such as ``production``, a model directory, a GGUF file, or ``provider:name``;
-            None means production, else the newest.
+        name: an id, an alias such as ``production``, a model directory, a GGUF file, or ``PROVIDER:MODEL``
+            (``provider:PROVIDER`` takes the model it offers); None means production, else the newest.
         project: where names are looked up; None looks for a project upward from here.
 
     Raises:
@@ -78,11 +79,9 @@ def load(name: str | None = None, *, project: "Project | str | None" = None) -> 
         except UserError as error:
             if "no gptwright.toml" not in str(error):
                 raise
-    if name is not None and ":" in name and not name.endswith(".gguf") and project is not None:
-        provider = name.partition(":")[0]
-        if provider in project.settings.providers:
-            return Model(name, _Remote(name, project))
-        raise UserError(f"no such provider: {provider}", fix=f"Add [providers.{provider}] base_url to gptwright.toml")
+    if name is not None and is_remote(name) and not name.endswith(".gguf") and project is not None:
+        remote = _Remote(name.removeprefix("provider:"), project)
+        return Model(remote.name, remote)
     if name is not None and name.endswith(".gguf"):
         from gptwright.project.exchange import open_gguf
 
@@ -111,10 +110,18 @@ class _Local:
 
 
 class _Remote:
+    """``PROVIDER:MODEL``; a provider alone means its ``production``, or the first model that it lists."""
+
     def __init__(self, name: str, project: "Project") -> None:
         from gptwright.gateway.resolve import providers, resolve
 
         self._provider, self._model = resolve(name, providers(project.settings.providers))
+        if not self._model:
+            offered = self._provider.models()
+            if not offered:
+                raise UserError("it offers no model", where=name)
+            self._model = "production" if "production" in offered else offered[0]
+        self.name = f"{self._provider.name}:{self._model}"
 
     def complete(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
         # Hosted models answer chats; a bare text to continue is put to them as one.

@@ -127,7 +127,7 @@ class Shelf:
         for alias in alias_names(self.project):
             target = _by_alias(self.project, alias)
             if target is not None:
-                rows.append(ModelInfo(alias, known.get(target.id, 0)))
+                rows.append(ModelInfo(alias, known.get(target.id, 0), root=target.id))
         return rows
 
     def engine(self, id_or_alias: str) -> "tuple[str, Engine]":
