@@ -11,8 +11,9 @@ from gptwright.core.errors import UserError
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import embedding_params, flops_per_token, params
 from gptwright.model.presets import modern
+from gptwright.plan.constants import CONSTANTS
 from gptwright.plan.probe import Machine, TrainRate
-from gptwright.plan.propose import CONSTANTS, Budget, forecast, load_runs, propose
+from gptwright.plan.propose import Budget, forecast, load_runs, propose
 
 MACHINE = Machine(
     cpu="test", cores=2, memory_bytes=16 * 10**9, memory_free_bytes=12 * 10**9, disk_free_bytes=10**11, device="cpu", device_name="test",
