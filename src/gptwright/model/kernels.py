@@ -220,7 +220,8 @@ def linear_cross_entropy(
     Returns:
         The scaled sum, fp32 (fp64 for fp64 input), shape ().
     """
-    result: Tensor = _LinearCrossEntropy.apply(hidden_nd, weight_vd, targets_n, scale, kernels, chunk)  # type: ignore[no-untyped-call]
+    train = torch.is_grad_enabled()
+    result: Tensor = _LinearCrossEntropy.apply(hidden_nd, weight_vd, targets_n, scale, kernels, chunk, train)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -229,10 +230,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, kernels: Kernels | None, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        scale: float,
+        kernels: Kernels | None,
+        chunk: int,
+        train: bool,
     ) -> Tensor:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        needs_h, needs_w = ctx.needs_input_grad[:2]
+        needs_h, needs_w = (train and needed for needed in ctx.needs_input_grad[:2])
         rows = (targets >= 0).nonzero()[:, 0]
         every = rows.numel() == targets.numel()
         loss = torch.zeros((), dtype=wide, device=hidden.device)
@@ -269,6 +277,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (
             grad_h if grad_h is None or same else grad_h * factor.to(grad_h.dtype),
             grad_w if grad_w is None or same else grad_w * factor.to(grad_w.dtype),
+            None,
             None,
             None,
             None,

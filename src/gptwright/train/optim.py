@@ -83,9 +83,6 @@ class Optimizer:
         self.muon = [name for name in masters if name not in set(self.adam)]
         self.second = {name: torch.zeros_like(masters[name]) for name in self.adam}
 
-    def zero_grad(self) -> None:
-        torch._foreach_zero_(list(self.grads.values()))
-
     def grad_norm(self) -> Tensor:
         """Global L2 norm of the gradients, shape ()."""
         norms = torch._foreach_norm(list(self.grads.values()))

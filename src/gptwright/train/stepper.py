@@ -18,6 +18,7 @@ from gptwright.train.config import TrainConfig
 from gptwright.train.data import IGNORE, Batch, as_tensors
 from gptwright.train.machine import Machine
 from gptwright.train.optim import Optimizer, trainable
+from gptwright.train.workers import Workers
 
 MICRO_TOKENS_CPU = 2048  # activations of a block then stay in the last-level cache
 MICRO_TOKENS_GPU = 16384
@@ -56,6 +57,8 @@ class Stepper:
         self.optimizer = Optimizer(
             data, model.config, config, wide if machine.dtype == "float64" else machine.torch_dtype
         )
+        count = machine.threads if machine.device == "cpu" else 1
+        self.workers = Workers(self.work, self.optimizer.grads, self.kernels, count)
 
     def batch_loss(self, batch: Batch, train: bool = True) -> tuple[float, int, int]:
         """Forward (and backward when training) of a batch in parts of rows.
@@ -65,36 +68,21 @@ class Stepper:
         """
         tokens, targets = as_tensors(batch)
         count = int((targets != IGNORE).sum())
-        self.last_seq_len = tokens.shape[1]
-        rows = max(1, self.micro_tokens // tokens.shape[1])
-        total = torch.zeros((), dtype=torch.float64)
-        for start in range(0, tokens.shape[0], rows):
-            ids = tokens[start : start + rows].to(self.machine.device)
-            goal = targets[start : start + rows].to(self.machine.device).reshape(-1)
-            hidden = self.work(ids)
-            scale = 1.0 / max(count, 1)
-            loss = linear_cross_entropy(
-                hidden.reshape(goal.numel(), -1), self.work.head_weight, goal, scale, self.kernels
-            )
-            if train:
-                loss.backward()  # type: ignore[no-untyped-call]
-                self._collect()
-            total += loss.detach().double().cpu()
-        return float(total), count, tokens.numel()
+        b, t = tokens.shape
+        self.last_seq_len = t
+        rows = max(1, min(self.micro_tokens // t, -(-b // len(self.workers.workers))))
+        scale, device, kernels = 1.0 / max(count, 1), self.machine.device, self.kernels
 
-    def _collect(self) -> None:
-        """Add the working gradients to the fp32 ones and drop them."""
-        sums, new = [], []
-        for name, p in self.params.items():
-            if p.grad is not None:
-                sums.append(self.optimizer.grads[name])
-                new.append(p.grad)
-                p.grad = None
-        torch._foreach_add_(sums, new)
+        def part_loss(model: Transformer, part: int) -> Tensor:
+            where = slice(part * rows, (part + 1) * rows)
+            goal = targets[where].to(device).reshape(-1)
+            hidden = model(tokens[where].to(device))
+            return linear_cross_entropy(hidden.reshape(goal.numel(), -1), model.head_weight, goal, scale, kernels)
+
+        return self.workers.run(part_loss, -(-b // rows), train), count, tokens.numel()
 
     def gradients(self, batch: Batch) -> StepResult:
         """Gradients of a whole batch, not yet applied."""
-        self.optimizer.zero_grad()
         loss, count, tokens = self.batch_loss(batch)
         return StepResult(loss, float(self.optimizer.grad_norm()), tokens, count)
 
@@ -131,6 +119,7 @@ class Stepper:
 
     def finished(self) -> Transformer:
         """The caller's model, which holds the masters, ready to be used."""
+        self.workers.close()
         self.model.kernels = None
         return self.model.eval()
 
