@@ -80,7 +80,7 @@ def load(name: str | None = None, *, project: "Project | str | None" = None) -> 
             if "no gptwright.toml" not in str(error):
                 raise
     if name is not None and is_remote(name) and not name.endswith(".gguf") and project is not None:
-        remote = _Remote(name.removeprefix("provider:"), project)
+        remote = _Remote(name if "provider" in project.settings.providers else name.removeprefix("provider:"), project)
         return Model(remote.name, remote)
     if name is not None and name.endswith(".gguf"):
         from gptwright.project.exchange import open_gguf
