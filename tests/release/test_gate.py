@@ -9,7 +9,8 @@ from gptwright.evaluate.scores import BitsPerByte
 from gptwright.model.io import save_model
 from gptwright.model.presets import modern
 from gptwright.model.transformer import Transformer
-from gptwright.release.gate import Check, GatePolicy, gate
+from gptwright.release.config import GatePolicy
+from gptwright.release.gate import Check, gate
 
 
 @pytest.fixture

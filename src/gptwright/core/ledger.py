@@ -308,9 +308,10 @@ class Ledger:
         )
 
     def finish_run(self, run_id: str, state: str, meta: dict[str, Any] | None = None) -> None:
-        """Close a run as done, failed or interrupted."""
+        """Close a run as done, failed or interrupted; what is said of it adds to what was said before."""
         self._db.execute(
-            "UPDATE run SET state=?, meta=?, finished_at=? WHERE id=?", (state, json.dumps(meta or {}), now(), run_id)
+            "UPDATE run SET state=?, meta=json_patch(meta, ?), finished_at=? WHERE id=?",
+            (state, json.dumps(meta or {}), now(), run_id),
         )
 
     def runs(self, stage: str | None = None) -> list[Run]:

@@ -8,7 +8,7 @@ from gptwright.core.lock import stage_lock
 from gptwright.core.stages import StageResult
 from gptwright.govern.cards import model_card, write_cards
 from gptwright.project.models import locate
-from gptwright.release.gate import GatePolicy, Verdict
+from gptwright.release.gate import Verdict
 from gptwright.release.registry import PRODUCTION, Move
 
 if TYPE_CHECKING:
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 
 
 def release_stage(job: "Job") -> StageResult:
-    """Register the model that was evaluated as a candidate. The first one of a project that passes becomes production."""
+    """Register the model that was evaluated as a candidate. Only ``release promote`` makes it production."""
     model = job.inputs["finetune"]
     verdict = register(job.project, job.ledger, model)
     lines = [str(job.inputs["evaluate"].meta.get("summary", "")), "", _verdict_text(model.name, verdict)]
-    registry = job.project.registry
-    if verdict.passed and registry.current(PRODUCTION) is None:
-        registry.promote(model.name)
-        lines.append(f"  It is the project's first, so it is {PRODUCTION} now.")
-    elif verdict.passed and (current := registry.current(PRODUCTION)) is not None and current.model_id != model.name:
-        lines.append(f"  Promote it with: gptwright release promote {model.name}")
+    current = job.project.registry.current(PRODUCTION)
+    if verdict.passed and (current is None or current.model_id != model.name):
+        lines.append(f"  Make it {PRODUCTION} with: gptwright release promote {model.name}")
     return StageResult(
         "release",
         f"release-{model.name}",
@@ -41,14 +38,9 @@ def register(project: "Project", ledger: Ledger, model: Artifact) -> Verdict:
     card = model_card(project.root, ledger, project.settings.project.intent, model.name)
     with atomic_write(project.root / model.path / "README.md", "w") as file:
         file.write(card)
-    verdict = project.registry.gate(model.name, model.hash, model.path, policy(project), ledger)
+    verdict = project.registry.gate(model.name, model.hash, model.path, project.settings.release.gate, ledger)
     project.registry.candidate(model.name, model.hash, model.path, verdict)
     return verdict
-
-
-def policy(project: "Project") -> GatePolicy:
-    """The gate's conditions from ``[release.gate]``."""
-    return GatePolicy.model_validate(project.settings.release.gate.model_dump())
 
 
 def gate(project: "Project", name: str) -> tuple[dict[str, Any], str]:

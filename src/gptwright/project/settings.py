@@ -9,6 +9,7 @@ from gptwright.corpus.config import CorpusConfig
 from gptwright.gateway.config import ProviderConfig
 from gptwright.gateway.serving import ServeConfig
 from gptwright.guard.config import GuardConfig
+from gptwright.release.config import GatePolicy
 from gptwright.train.config import TrainConfig
 
 
@@ -95,21 +96,10 @@ class EvaluateSettings(Config):
     )
 
 
-class GateSettings(Config):
-    """What a model must hold to be promoted."""
-
-    max_bits_per_byte: float | None = Field(
-        None, gt=0, description="Held-out bits per byte at most this. None: no limit."
-    )
-    margin: float = Field(
-        0.02, ge=0, description="How much worse than production in bits per byte is still let through."
-    )
-
-
 class ReleaseSettings(Config):
     """Promotion of models."""
 
-    gate: GateSettings = Field(GateSettings(), description="The gate's conditions.")
+    gate: GatePolicy = Field(GatePolicy(), description="The gate's conditions.")
 
 
 class RefreshSettings(Config):

@@ -118,7 +118,9 @@ def corpus(job: "Job") -> StageResult:
     for warning in check(job.ledger.sources(), project.settings.project.intent, sizes).warnings:
         say(f"corpus: {warning}")
     say(f"corpus: {result.documents:,} documents, {result.bytes / 1e6:.1f} MB")
-    return StageResult("dataset", f"corpus-{result.hash[3:13]}", "work/corpus", result.hash, result.meta)
+    return StageResult(
+        "dataset", f"corpus-{result.hash[3:13]}", "work/corpus", result.hash, {**result.meta, "source_bytes": sizes}
+    )
 
 
 def texts(documents: "Iterator[Document]") -> Iterator[str]:

@@ -5,28 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from gptwright.core.config import Config
 from gptwright.core.errors import UserError
 from gptwright.evaluate.scores import BitsPerByte, compare_bpb
 from gptwright.evaluate.statistics import Comparison
+from gptwright.release.config import GatePolicy
 from gptwright.release.files import pickled
 
 _REQUIRED = ("config.json", "tokenizer.json")
 _FEW = 2
-
-
-class GatePolicy(Config):
-    """What a model must hold to be promoted."""
-
-    max_bits_per_byte: float | None = Field(
-        None, gt=0, description="Held-out bits per byte at most this. None: no limit."
-    )
-    margin: float = Field(
-        0.02, ge=0, description="How much worse than production in bits per byte is still let through."
-    )
-    require_cards: bool = Field(True, description="Whether the model directory must hold a model card.")
 
 
 @dataclass(frozen=True)

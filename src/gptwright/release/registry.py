@@ -12,8 +12,9 @@ from gptwright.core.control import Alias, AliasHistory, ControlStore, Release, u
 from gptwright.core.errors import Refused, UserError
 from gptwright.core.ledger import Ledger
 from gptwright.evaluate.record import latest_bpb
+from gptwright.release.config import GatePolicy
 from gptwright.release.files import fingerprint, verify
-from gptwright.release.gate import Check, GatePolicy, Verdict, gate
+from gptwright.release.gate import Check, Verdict, gate
 
 PRODUCTION = "production"
 _ROLLBACK = "rollback"  # begins the reason of every move back, which is how the history is read as a stack
