@@ -5,7 +5,8 @@ Source: Muon (kellerjordan.github.io/posts/muon); AdamW (arXiv 1711.05101); Pola
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ POLAR = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
+Part = tuple[str, int, int]  # parameter, first row, end row
+Task = Callable[[], None]
 _BLOCK_MATRIX = re.compile(r"blocks\.\d+\.(attention\.(qkv|out)|feed_forward\.(up|down))\.weight")
 
 
@@ -70,7 +73,9 @@ class Optimizer:
         self.masters = dict(masters)
         self.grads = {name: torch.zeros_like(p) for name, p in masters.items()}
         self.first = {name: torch.zeros_like(p) for name, p in masters.items()}
-        self.groups: dict[tuple[int, int], list[tuple[str, int, int]]] = {}
+        self.groups: dict[tuple[int, int], list[Part]] = {}
+        self.workers = 1
+        self.parallel: Callable[[list[Task]], None] = _one_by_one
         self.adam: list[str] = []
         for name, p in masters.items():
             split = parts(name, p.shape, model_config) if config.optimizer == "muon" else None
@@ -80,7 +85,6 @@ class Optimizer:
             for start, end in split:
                 r, c = end - start, p.shape[1]
                 self.groups.setdefault((min(r, c), max(r, c)), []).append((name, start, end))
-        self.muon = [name for name in masters if name not in set(self.adam)]
         self.second = {name: torch.zeros_like(masters[name]) for name in self.adam}
 
     def grad_norm(self) -> Tensor:
@@ -97,11 +101,19 @@ class Optimizer:
             share: of the peak rates.
             clip: factor on the gradients (at most 1).
         """
-        if clip < 1:
-            torch._foreach_mul_(list(self.grads.values()), clip)
-        self._adam(step, share)
-        if self.muon:
-            self._muon(share)
+        if clip < 1 and self.adam:
+            torch._foreach_mul_([self.grads[name] for name in self.adam], clip)
+        if self.adam:
+            self._adam(step, share)
+        self.parallel([partial(self._muon, entries, share, min(clip, 1.0)) for entries in self._chunks()])
+
+    def _chunks(self) -> list[list[Part]]:
+        """Parts of one shape in stacks, as many stacks as there are workers, the larger shapes first."""
+        chunks = []
+        for shape in sorted(self.groups, key=lambda rc: -rc[0] * rc[0] * rc[1]):
+            entries, count = self.groups[shape], min(self.workers, len(self.groups[shape]))
+            chunks += [entries[i * len(entries) // count : (i + 1) * len(entries) // count] for i in range(count)]
+        return chunks
 
     def _adam(self, step: int, share: float) -> None:
         c = self.config
@@ -129,22 +141,23 @@ class Optimizer:
                 maximize=False,
             )
 
-    def _muon(self, share: float) -> None:
+    @torch.no_grad()
+    def _muon(self, entries: list[Part], share: float, clip: float) -> None:
         c = self.config
-        momenta = [self.first[n] for n in self.muon]
-        grads = [self.grads[n] for n in self.muon]
-        torch._foreach_lerp_(momenta, grads, 1 - c.momentum)
-        nesterov = dict(zip(self.muon, torch._foreach_lerp(grads, momenta, c.momentum), strict=True))
-        rate = c.lr_matrix * share
-        torch._foreach_mul_([self.masters[n] for n in self.muon], 1 - rate * c.weight_decay)
-        for entries in self.groups.values():
-            pieces = [nesterov[name][start:end] for name, start, end in entries]
-            x = torch.stack([p if p.shape[0] <= p.shape[1] else p.mT for p in pieces])
-            updates = orthogonalise(x, self.fast_dtype)
-            for (name, start, end), piece, update in zip(entries, pieces, updates.unbind(), strict=True):
-                tall = piece.shape[0] > piece.shape[1]
-                scale = max(1.0, piece.shape[0] / piece.shape[1]) ** 0.5
-                self.masters[name][start:end].add_((update.mT if tall else update).to(piece.dtype), alpha=-rate * scale)
+        rate, pieces = c.lr_matrix * share, []
+        for name, start, end in entries:
+            gradient, momentum = self.grads[name][start:end].mul_(clip), self.first[name][start:end]
+            momentum.lerp_(gradient, 1 - c.momentum)
+            piece = gradient.lerp(momentum, c.momentum)  # Nesterov
+            pieces.append(piece if piece.shape[0] <= piece.shape[1] else piece.mT)
+        updates = orthogonalise(torch.stack(pieces), self.fast_dtype)
+        for (name, start, end), update in zip(entries, updates.unbind(), strict=True):
+            master = self.masters[name][start:end]
+            tall = master.shape[0] > master.shape[1]
+            scale = max(1.0, master.shape[0] / master.shape[1]) ** 0.5
+            master.mul_(1 - rate * c.weight_decay).add_(
+                (update.mT if tall else update).to(master.dtype), alpha=-rate * scale
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name."""
@@ -159,3 +172,8 @@ class Optimizer:
 def trainable(named: Iterable[tuple[str, torch.nn.Parameter]]) -> dict[str, torch.nn.Parameter]:
     """The parameters that a run optimises and checkpoints."""
     return {name: p for name, p in named if p.requires_grad}
+
+
+def _one_by_one(tasks: list[Task]) -> None:
+    for task in tasks:
+        task()

@@ -59,6 +59,7 @@ class Stepper:
         )
         count = machine.threads if machine.device == "cpu" else 1
         self.workers = Workers(self.work, self.optimizer.grads, self.kernels, count)
+        self.optimizer.workers, self.optimizer.parallel = count, self.workers.do
 
     def batch_loss(self, batch: Batch, train: bool = True) -> tuple[float, int, int]:
         """Forward (and backward when training) of a batch in parts of rows.

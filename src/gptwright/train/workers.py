@@ -99,6 +99,15 @@ class Workers:
                 torch._foreach_add_(total, list(worker.sums.values()))
         return float(sum(loss for losses in lists for loss in losses))
 
+    def do(self, tasks: list[Callable[[], None]]) -> None:
+        """Independent tasks, shared among the workers' threads."""
+        if self.pool is None:
+            for task in tasks:
+                task()
+        else:
+            for future in [self.pool.submit(task) for task in tasks]:
+                future.result()
+
     def close(self) -> None:
         if self.pool is not None:
             self.pool.shutdown()
