@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gptwright.infer.cache import SlotCache
+from gptwright.infer.engine import fast_dtype
 from gptwright.infer.runner import Runner, fast_linear
 from gptwright.model.transformer import Transformer
 
@@ -70,3 +71,16 @@ def test_packed_linear_when_in_bf16_equals_the_plain_one(bias: bool) -> None:
         x = torch.randn(rows, 1, 96).bfloat16()
         exact = torch.nn.functional.linear(x.float(), layer.weight.float(), layer.bias.float() if bias else None)
         assert (fast(x).float() - exact).abs().max() < 0.02
+
+
+@pytest.mark.skipif(
+    fast_dtype() != torch.bfloat16 or torch.cpu._is_amx_tile_supported(), reason="measured on AVX512-BF16 only"
+)
+@pytest.mark.parametrize("width", [576, 1536, 2048])
+@torch.inference_mode()
+def test_packed_linear_when_rows_are_together_gives_the_bits_of_each_alone(width: int) -> None:
+    fast = fast_linear(torch.nn.Linear(width, 384, bias=False).bfloat16())
+    x = torch.randn(64, 1, width, generator=torch.Generator().manual_seed(0)).bfloat16()
+    alone = torch.cat([fast(row[None]) for row in x])
+    for rows in (2, 3, 8, 32):
+        assert all(torch.equal(fast(x[i : i + rows]), alone[i : i + rows]) for i in range(0, 64 - rows, rows))

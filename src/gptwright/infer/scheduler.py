@@ -131,9 +131,15 @@ class Scheduler:
         self._drop_ended()
         if self.running:
             self._decode()
-        budget = self.prefill_tokens
-        while budget > 0 and self._admit():
-            budget -= self._prefill(budget)
+        taken = 0
+        while self._admit():
+            assert self.entering is not None
+            # Chunks end at the same places whatever else is going on, so that an answer's bits do not depend on its neighbours.
+            size = min(self.prefill_tokens, len(self.entering.prompt) - self.entering.stored)
+            if taken and taken + size > self.prefill_tokens:
+                break
+            self._prefill(self.entering, size)
+            taken += size
 
     def fail_all(self, error: BaseException) -> None:
         """End every request with an error and forget them."""
@@ -155,11 +161,9 @@ class Scheduler:
         for row in sorted(finished, reverse=True):
             self._leave(row)
 
-    def _prefill(self, budget: int) -> int:
-        """Take in a chunk of the entering prompt. Returns how many tokens."""
-        answer = self.entering
-        assert answer is not None
-        chunk = answer.prompt[answer.stored : answer.stored + budget]
+    def _prefill(self, answer: Answer, size: int) -> None:
+        """Take in a chunk of the entering prompt."""
+        chunk = answer.prompt[answer.stored : answer.stored + size]
         row, start = len(self.running), answer.stored
         self.cache.reserve(row + 1, start + len(chunk))
         logits = self.runner.prefill(self.cache, chunk, row, start)
@@ -169,7 +173,6 @@ class Scheduler:
             self.entering = None  # only now: if sampling fails, ``fail_all`` must still find it
             if not finished:
                 self.running.append(answer)
-        return len(chunk)
 
     def _sample(self, answers: Sequence[Answer], logits: Tensor) -> list[int]:
         """Draw a token for each answer. Returns the rows of those that are complete."""
@@ -239,6 +242,6 @@ class Scheduler:
             assert answer.stored == len(answer.prompt) + len(answer.request.ids) - 1
             assert answer.pending == answer.request.ids[-1]
             assert answer.request.finish_reason is None
-        assert len(self.running) + (self.entering is not None) <= max(self.cache.rows, 1)
+        assert len(self.running) <= self.cache.rows
         if self.entering is not None:
             assert self.entering.stored < len(self.entering.prompt)
