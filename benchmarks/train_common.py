@@ -149,7 +149,7 @@ def rounds(script: str, sides: tuple[str, str], options: list[str], count: int) 
     for _ in range(count):
         for side in sides:
             command = [sys.executable, script, "--side", side, *options]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
             found = json.loads(done.stdout.splitlines()[-1])
@@ -159,6 +159,11 @@ def rounds(script: str, sides: tuple[str, str], options: list[str], count: int) 
     return best
 
 
+def tokens_per_cpu_s(cpu_s: Any) -> float:
+    """Speed by the processor time that a step took, which other load on the machine hardly changes."""
+    return ROWS * SEQ_LEN / statistics.median(cpu_s)
+
+
 def train_ours(data: Any, config: ModelConfig, steps: int) -> dict[str, Any]:
     """Our loop as users run it; the median of its steps, the first two left out."""
     from gptwright.train.config import TrainConfig
@@ -166,13 +171,17 @@ def train_ours(data: Any, config: ModelConfig, steps: int) -> dict[str, Any]:
     from gptwright.train.metrics import read_metrics
 
     with tempfile.TemporaryDirectory() as folder:
-        begin = time.perf_counter()
-        result = train(config, data, TrainConfig(max_steps=steps + 2), run_dir=Path(folder))
+        begin, cpu = time.perf_counter(), []
+        settings = TrainConfig(max_steps=steps + 2)
+        result = train(
+            config, data, settings, run_dir=Path(folder), callbacks=[lambda _: cpu.append(time.process_time())]
+        )
         seconds = [row["seconds"] for row in read_metrics(Path(folder, "metrics.jsonl"))]
         resolved = json.loads(Path(folder, "config.json").read_text())
     tokens_per_s = ROWS * SEQ_LEN / statistics.median(seconds[2:])
     return {
         "tokens_per_s": tokens_per_s,
+        "tokens_per_cpu_s": tokens_per_cpu_s(np.diff(cpu)[1:]),
         "share_of_matmul_peak": tokens_per_s * flops_per_token(config, SEQ_LEN) / resolved["matmul_peak"],
         "matmul_peak_gflops": resolved["matmul_peak"] / 1e9,
         "warm_up_s": time.perf_counter() - begin - sum(seconds[1:]),

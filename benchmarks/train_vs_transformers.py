@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import transformers
 from torch.utils.data import Dataset
-from train_common import ROWS, SEQ_LEN, RandomRows, arguments, report, rounds, shape, train_ours
 
 from gptwright.model.config import ModelConfig
+from train_common import ROWS, SEQ_LEN, RandomRows, arguments, report, rounds, shape, tokens_per_cpu_s, train_ours
 
 
 class RowsDataset(Dataset[dict[str, torch.Tensor]]):
@@ -37,14 +37,17 @@ class Clock(transformers.TrainerCallback):
 
     def __init__(self, stop_after_s: float | None = None) -> None:
         self.seconds: list[float] = []
+        self.cpu: list[float] = []
         self.begin = self.start = time.perf_counter()
+        self.cpu_begin = 0.0
         self.stop_after_s = stop_after_s
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.begin = time.perf_counter()
+        self.begin, self.cpu_begin = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.seconds.append(time.perf_counter() - self.begin)
+        self.cpu.append(time.process_time() - self.cpu_begin)
         if self.stop_after_s is not None and time.perf_counter() - self.start > self.stop_after_s:
             control.should_training_stop = True
 
@@ -109,7 +112,8 @@ def main() -> None:
         print(json.dumps(train_ours(RandomRows(), config, args.steps)))
     elif args.side == "theirs":
         _, clock, loss = run_trainer(config, RandomRows(), args.steps + 2)
-        print(json.dumps({"tokens_per_s": ROWS * SEQ_LEN / statistics.median(clock.seconds[2:]), "loss": loss}))
+        speed = ROWS * SEQ_LEN / statistics.median(clock.seconds[2:])
+        print(json.dumps({"tokens_per_s": speed, "tokens_per_cpu_s": tokens_per_cpu_s(clock.cpu[2:]), "loss": loss}))
     else:
         options = ["--width", str(args.width), "--layers", str(args.layers), "--steps", str(args.steps)]
         best = rounds(sys.argv[0], ("ours", "theirs"), options, args.rounds)
@@ -121,6 +125,7 @@ def main() -> None:
             f"transformers {transformers.__version__} Trainer, bf16",
             best["theirs"]["tokens_per_s"],
             "tokens/s",
+            ratio_by_cpu_time=ours["tokens_per_cpu_s"] / best["theirs"]["tokens_per_cpu_s"],
             share_of_matmul_peak=ours["share_of_matmul_peak"],
             matmul_peak_gflops=ours["matmul_peak_gflops"],
             warm_up_s=ours["warm_up_s"],
