@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptwright.core.errors import GptwrightError
+from gptwright.core.files import disk_full, says_disk_is_full
 from gptwright.core.progress import say, set_quiet
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def run_verb(call: Call, function: Callable[[], Answer]) -> int:
     except Exception as error:
         if os.environ.get("GPTWRIGHT_TRACEBACK"):
             raise
+        if says_disk_is_full(error):
+            return _fail(call, str(disk_full()), 2)
         return _fail(
             call,
             f"{type(error).__name__}: {error}\nThis is our fault. GPTWRIGHT_TRACEBACK=1 shows where it happened.",

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from gptwright.core.errors import UserError, require
+from gptwright.core.files import disk_full, says_disk_is_full
 
 
 class Base(DeclarativeBase):
@@ -152,6 +153,8 @@ class ControlStore:
             _upgrade(engine)
         except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
             engine.dispose()
+            if says_disk_is_full(error):
+                raise disk_full() from error
             raise UserError(
                 f"the control store cannot be opened: {error.__cause__ or error}", where=_shown(place)
             ) from error

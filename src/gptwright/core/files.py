@@ -1,9 +1,11 @@
 """Atomic writes: a reader sees the old file or the new one, never a half. A killed writer leaves only a temporary name."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import IO, Any
 from gptwright.core.errors import UserError
 
 TEMPORARY = ".tmp-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# SQLite tells a full disk apart only where the system says ENOSPC; a file that may not grow is a failed write to it.
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE")
 
 
 @contextlib.contextmanager
@@ -116,14 +121,28 @@ def _sync_file(path: Path) -> None:
 
 def writing_error(error: OSError, target: Path) -> Exception:
     """A full or read-only disk is the user's to mend; anything else stays what it is."""
-    import errno
-
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(
-            "the disk is full; nothing was changed",
-            where=str(target),
-            fix="Free some space and run the same command again",
-        )
+    if error.errno in _FULL:
+        return disk_full(target)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError("may not be written to", where=str(target), fix="Check the folder's permissions")
     return error
+
+
+def disk_full(target: Path | None = None) -> UserError:
+    """What a person is told when there is no room."""
+    return UserError(
+        "the disk is full; nothing was changed",
+        where=str(target) if target else None,
+        fix="Free some space and run the same command again",
+    )
+
+
+def says_disk_is_full(error: BaseException | None) -> bool:
+    """Whether this error, or what caused it, is a full disk: of the system, of SQLite, or of SQLite through SQLAlchemy."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "") in _NO_ROOM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gptwright.core.errors import UserError
+from gptwright.core.files import disk_full, says_disk_is_full
 
 # Each entry takes the schema one version up; PRAGMA user_version counts those applied. Never edit one that was released.
 _MIGRATIONS = (
@@ -162,6 +163,8 @@ class Ledger:
                 _migrate(db)
         except sqlite3.DatabaseError as error:
             db.close()
+            if says_disk_is_full(error):
+                raise disk_full(file) from error
             raise UserError(
                 f"not a readable ledger: {error}", where=str(file), fix="Move it away and run again; work/ is rebuilt"
             ) from error
@@ -188,10 +191,12 @@ class Ledger:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # After a failed write SQLite has rolled back by itself; asking again would hide the reason.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # Artifacts and their lineage
 
