@@ -20,6 +20,7 @@ from gptwright.project.template import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if not page.name.startswith("log")]  # the log also tells of what is gone
 COMMAND: Any = typer.main.get_command(app)
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _PLACEHOLDER = re.compile(r"[A-Z_]+|\.\.\.")
