@@ -19,11 +19,15 @@ def stage_lock(work: Path, purpose: str) -> Iterator[None]:
         purpose: what for, shown to whoever comes second.
 
     Raises:
-        UserError: another process holds it; the message names the process and what it does.
+        UserError: another process holds it; the message names the process and what it does. Or the folder cannot be written to.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    path = work / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(work / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(
+            f"cannot be written to: {error.strerror}", where=str(work), fix="Check the folder and its permissions"
+        ) from error
     try:
         if not _lock_soon(descriptor):
             holder = _holder(descriptor)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptwright.core.errors import UserError
-from gptwright.core.progress import say
+from gptwright.core.progress import say, short
 from gptwright.core.stages import Stage, StageResult
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def corpus(job: "Job") -> StageResult:
     sizes = {name: int(row["bytes"]) for name, row in result.meta["sources"].items()}
     for warning in check(job.ledger.sources(), project.settings.project.intent, sizes).warnings:
         say(f"corpus: {warning}")
-    say(f"corpus: {result.documents:,} documents, {result.bytes / 1e6:.1f} MB")
+    say(f"corpus: {result.documents:,} documents, {short(result.bytes)}B")
     return StageResult(
         "dataset", f"corpus-{result.hash[3:13]}", "work/corpus", result.hash, {**result.meta, "source_bytes": sizes}
     )

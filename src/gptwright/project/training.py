@@ -109,6 +109,10 @@ def finetune(job: "Job") -> StageResult:
     base = locate_base(project, job.ledger, job.inputs)
     tokenizer = Tokenizer.load(base.path)
     chats = list(conversations(job, settings))
+    if not chats and settings.data is not None:
+        raise UserError(
+            "no conversations in it", where=str(project.root / settings.data), fix="Mend its rows, or [finetune] data"
+        )
     if not chats:
         say("finetune: the corpus has no conversations, so the pretrained model stands as it is")
         return StageResult(
@@ -159,7 +163,7 @@ def conversations(job: "Job", settings: "FinetuneSettings") -> Iterator[list[dic
         return
     path = job.project.root / settings.data
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    if not files or not path.exists():
+    if not path.exists():
         raise UserError("no such file or folder", where=str(path), fix="Mend [finetune] data")
     for file in files:
         found = read_chats(file)
