@@ -250,9 +250,11 @@ def gptwright() -> Command:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, gptwright: Command) -> Path:
-    """A tiny project that ran the whole way. Shared: look, do not touch."""
+    """A tiny project that ran the whole way, its model promoted. Shared: look, do not touch."""
     root = Tiny.make(tmp_path_factory.mktemp("finished") / "tiny")
-    gptwright("run", "--project", str(root)).ok()
+    place = ("--project", str(root), "--json")
+    gptwright("run", *place).ok()
+    gptwright("release", "promote", gptwright("release", "list", *place).json["releases"][0]["model"], *place).ok()
     return root
 
 

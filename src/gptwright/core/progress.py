@@ -37,19 +37,7 @@ class Bar:
 
     def __enter__(self) -> Self:
         if not _quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-            self._live = Progress(
-                TextColumn("{task.description:<12}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.percentage:>3.0f}%") if self.total else TextColumn(""),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn() if self.total else TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
-                refresh_per_second=4,
-            )
+            self._live = _live_bar(bool(self.total))
             self._live.start()
             self._task = self._live.add_task(self.label, total=self.total, rate="", note="")
         return self
@@ -87,6 +75,30 @@ class Bar:
             left = f", {clock(elapsed * (self.total - self.done) / self.done)} left"
         parts = [f"{self.label}: {share}", self._rate(), f"{clock(elapsed)}{left}", self.note_text]
         say("  ".join(part for part in parts if part))
+
+
+def _live_bar(known_total: bool) -> Any:
+    """A bar with its note on a line below it: beside it, a narrow terminal would cut both."""
+    from rich.console import Console, RenderableType
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class TwoLines(Progress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if note := task.fields.get("note"):
+                    yield Text(f"  {note}", no_wrap=True, overflow="ellipsis")
+
+    return TwoLines(
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%") if known_total else TextColumn(""),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn() if known_total else TimeElapsedColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The two training stages: from settings and stages above to a run of the one loop, and from its weights to a model directory."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,7 @@ def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
 def sft_plan(chats: Sequence[Any], tokenizer: Tokenizer, seq_len: int, config: TrainConfig) -> SftPlan:
     """Conversations packed into rows of the context's length; says what did not fit."""
     plan = SftPlan.of(chats, tokenizer, seq_len, max(1, config.batch_tokens // seq_len), config.seed, overlong="split")
-    say(f"finetune: {plan.report}")
+    say(textwrap.fill(f"finetune: {plan.report}", 100, subsequent_indent="  "))
     return plan
 
 
