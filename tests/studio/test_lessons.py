@@ -232,7 +232,7 @@ def test_open_lesson_when_the_project_ran_then_its_model_is_shown(name: str, fin
 
     data, text = lessons.open_lesson(Project.open(finished), name)
     assert data["model"].startswith("tiny-finetune-")
-    assert f"gptwright.studio.lessons.{name}" in text
+    assert f"gptwright learn {name} --answer" in text
     if name == "loss":  # a project has a corpus, and the simplest guess is counted on it
         assert data["guesses"]["bigram"]["bits"] > 0
         assert data["bigram_counted_on"] > 0

@@ -224,6 +224,10 @@ def usage(call: Call) -> Answer:
 def learn(
     call: Call,
     lesson: Annotated[str | None, typer.Argument(help="tokens, attention, loss or sampling.")] = None,
+    text: Annotated[str | None, typer.Option(help="A sentence of your own to look at.")] = None,
+    answer: Annotated[
+        float | None, typer.Option(help="Your answer to the lesson's question; exit code 3 when it is wrong.")
+    ] = None,
 ) -> Answer:
     """Show the lessons, or work through one on your own model."""
     from gptwright.studio.lessons import lessons, open_lesson
@@ -234,5 +238,5 @@ def learn(
         for item in found:
             table.add(item.name, item.summary)
         return Answer({"lessons": [vars(item) for item in found]}, str(table))
-    data, text = open_lesson(_maybe_project(call), lesson)
-    return Answer(data, text)
+    data, shown = open_lesson(_maybe_project(call), lesson, text=text, answer=answer)
+    return Answer(data, shown, 3 if data.get("right") is False else 0)

@@ -27,7 +27,8 @@ class UserError(GptwrightError):
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
         self.what, self.where, self.fix = what, where, fix
         text = f"{where}: {what}" if where else what
-        super().__init__(f"{text.rstrip('.')}. {fix.rstrip('.')}." if fix else text)
+        end = "" if fix and fix.endswith(("?", "!")) else "."
+        super().__init__(f"{text.rstrip('.')}. {fix.rstrip('.')}{end}" if fix else text)
 
 
 class Refused(UserError):

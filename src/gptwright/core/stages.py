@@ -128,7 +128,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         reasons.append("gptwright's code for it changed")
     for name, value in new.get("libraries", {}).items():
         if (former := old.get("libraries", {}).get(name)) != value:
-            reasons.append(f"{name} {former} became {value}")
+            reasons.append(f"{name} {former} became {value}" if former else f"{name} {value} counts now")
     before, after = old.get("outside", {}), new.get("outside", {})
     for name in after.keys() | before.keys():
         if before.get(name) != after.get(name):
@@ -138,6 +138,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _changed(key: str, old: Any, new: Any) -> list[str]:
+    """A section that came or went is named; its values are in the file."""
+    if old is None and isinstance(new, dict):
+        return [f"{key} is new"]
+    if new is None and isinstance(old, dict):
+        return [f"{key} is gone"]
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             r

@@ -17,7 +17,7 @@ from gptwright.corpus.config import CorpusConfig, SourceConfig
 from gptwright.corpus.licences import Licence, package_licence
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+]+):")
-UNKNOWN = Licence(None, "none", 0.0, "nobody said")
+UNKNOWN = Licence(None, "none", 0.0, "not said anywhere")
 _PACKAGE_DATA = (
     ".json",
     ".jsonl",
@@ -87,7 +87,7 @@ def list_source(name: str, config: SourceConfig, root: Path) -> Listing:
             config.license or own.id,
             "user-asserted" if config.license else own.source,
             1.0 if config.license else own.confidence,
-            f"said in the configuration; {own.evidence}" if config.license else own.evidence,
+            "said in the configuration" if config.license else own.evidence,
             config.attribution or own.attribution,
         )
     listing.files.sort(key=lambda file: file.locator)

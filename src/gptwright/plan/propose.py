@@ -327,7 +327,8 @@ def _warnings(
             f"the budget would read your {size} {passes:.0f} times; the plan stops at {c.max_epochs:.0f}. More text would make better use of it"
         )
     if steps < c.too_few_steps:
-        said.append(f"only {steps} steps fit: the budget is too small to learn much")
+        scarce = "the budget" if option.affordable <= c.max_epochs * text else "the text"
+        said.append(f"only {steps} steps: {scarce} is too small to learn much from")
     if option.ratio < c.least_tokens_per_param and steps >= c.too_few_steps:
         said.append(
             f"only {option.ratio:.1f} tokens for each parameter: the model is larger than the budget or the text can feed"

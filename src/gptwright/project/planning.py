@@ -24,13 +24,34 @@ _EXAMPLE_BYTES = 13_000_000  # outside a project, `plan` speaks of a corpus like
 def fixed_shape(settings: "ModelSettings", vocab_size: int) -> ModelConfig | None:
     """The shape that the settings ask for, or None when the planner is to choose."""
     seq_len = int(settings.seq_len)
-    if settings.preset != "modern":
-        return gpt2("gpt2" if settings.preset == "gpt2" else settings.preset.removeprefix("gpt2-"), vocab_size, seq_len)
+    if settings.preset.startswith("gpt2-"):
+        return gpt2(settings.preset.removeprefix("gpt2-"), vocab_size, seq_len)
+    if settings.preset not in ("modern", "gpt2"):
+        raise UserError(
+            f"no such preset: {settings.preset}",
+            where="[model] preset",
+            fix="Choose modern, gpt2 or a size such as gpt2-124m",
+        )
     if settings.depth is not None:
-        return modern(depth=settings.depth, vocab_size=vocab_size, seq_len=seq_len)
+        return _family(settings, modern(depth=settings.depth, vocab_size=vocab_size, seq_len=seq_len))
     if settings.params is not None:
-        return modern(params=int(settings.params), vocab_size=vocab_size, seq_len=seq_len)
+        return _family(settings, modern(params=int(settings.params), vocab_size=vocab_size, seq_len=seq_len))
     return None
+
+
+def _family(settings: "ModelSettings", shape: ModelConfig) -> ModelConfig:
+    """The same depth and width as a GPT-2, when that is the preset."""
+    if settings.preset == "modern":
+        return shape
+    return shape.model_copy(
+        update={
+            "family": "gpt2",
+            "n_kv_heads": shape.n_heads,
+            "d_ff": 4 * shape.d_model,
+            "norm_eps": 1e-5,
+            "tie_embeddings": True,
+        }
+    )
 
 
 def choose_shape(
@@ -50,9 +71,10 @@ def choose_shape(
     if config.max_time is None:
         # Steps without time say how many tokens, hence how large a model they can feed.
         wanted = max(100_000, int(config.max_steps or 1) * int(config.batch_tokens) // 5)
-        return modern(
+        shape = modern(
             params=max(wanted, 2 * vocab_size * 64), vocab_size=vocab_size, seq_len=int(settings.model.seq_len)
-        ), config
+        )
+        return _family(settings.model, shape), config
     say(f"pretrain: probing this machine for {_PROBE_S:.0f} s")
     plan = propose(
         probe(_PROBE_S),
@@ -65,7 +87,7 @@ def choose_shape(
     )
     for warning in plan.warnings:
         say(f"pretrain: {warning}")
-    return plan.model, config.model_copy(update={"batch_tokens": plan.batch_tokens})
+    return _family(settings.model, plan.model), config.model_copy(update={"batch_tokens": plan.batch_tokens})
 
 
 def plan_for(project: "Project | None", budget: str, price: float | None) -> tuple[dict[str, Any], str]:

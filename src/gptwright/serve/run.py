@@ -28,7 +28,7 @@ def check_door(config: ServeConfig, control: ControlStore | None) -> None:
             if not config.is_local
             else "require_key is set, but there is no active API key",
             where=f"[serve] host = {config.host}",
-            fix="Run: gptwright keys create NAME, or listen on 127.0.0.1",
+            fix="Run: gptwright keys create --name NAME, or listen on 127.0.0.1",
         )
 
 

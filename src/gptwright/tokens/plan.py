@@ -65,7 +65,7 @@ class BatchPlan:
         needed = batch_size * seq_len
         if dataset.n_tokens < needed:
             fits = dataset.n_tokens // seq_len
-            smaller = f"make the batch at most {fits} rows" if fits else "use a shorter seq_len"
+            smaller = f"set batch_tokens to at most {fits * seq_len}" if fits else "use a shorter seq_len"
             raise UserError(
                 f"the corpus has {dataset.n_tokens:,} tokens; one batch of {batch_size} x {seq_len} needs {needed:,}: "
                 f"{needed - dataset.n_tokens:,} are missing",

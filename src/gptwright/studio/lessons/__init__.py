@@ -6,6 +6,7 @@ model when it runs.
 
 import difflib
 import importlib
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,5 +90,6 @@ def open_lesson(
         verdict = module.check(answer, folder, sentence)
         return {"lesson": name, "model": folder.name, **vars(verdict)}, verdict.text
     data, shown = module.run(folder, sentence)
-    command = f"python -m {module.__name__} {folder} --answer NUMBER"
+    own = "" if text is None else f" --text {shlex.quote(text)}"
+    command = f"gptwright learn {name}{own} --answer NUMBER"
     return {"lesson": name, "model": folder.name, **data}, f"{shown}\n\nCheck your answer:\n  {command}"
