@@ -1,13 +1,17 @@
 """Verbs that make and look: new, run, status, config, doctor, plan."""
 
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gptwright.cli.verb import Answer, Call, Table, group, shorten, verb
 from gptwright.core.errors import UserError
 from gptwright.core.progress import clock
+
+if TYPE_CHECKING:
+    from gptwright.core.stages import Verdict
 
 
 def register(app: typer.Typer) -> None:
@@ -62,13 +66,13 @@ def run(
 def status(call: Call) -> Answer:
     """Show each stage: fresh, stale (and why), running, interrupted, failed or missing."""
     verdicts = call.project().status()
-    table = Table(["stage", "state", "artifact", "made", "took", "why"])
+    table = Table(["stage", "state", "artifact", "made (UTC)", "took"])
     rows: list[dict[str, Any]] = []
     for v in verdicts:
         a = v.artifact
         took = clock(a.meta.get("seconds", 0)) if a else None
-        why = "; ".join(v.reasons[:2]) + (f" and {len(v.reasons) - 2} more" if len(v.reasons) > 2 else "")
-        table.add(v.stage, v.state, a.name if a else None, a.created_at if a else None, took, why)
+        made_at = a.created_at[:16].replace("T", " ") if a else None
+        table.add(v.stage, v.state, a.name if a else None, made_at, took)
         made = (
             {
                 "artifact": a.name,
@@ -81,7 +85,15 @@ def status(call: Call) -> Answer:
             else {}
         )
         rows.append({"stage": v.stage, "state": v.state, "reasons": list(v.reasons), **made})
-    return Answer({"stages": rows}, str(table))
+    head, *lines = str(table).splitlines()
+    return Answer({"stages": rows}, "\n".join([head, *map(_with_reasons, lines, verdicts)]))
+
+
+def _with_reasons(line: str, verdict: "Verdict") -> str:
+    """A stage's line, and below it why it is not fresh: beside it, a terminal would break the table."""
+    if not verdict.reasons:
+        return line
+    return f"{line}\n" + textwrap.fill("; ".join(verdict.reasons), 100, initial_indent="  ", subsequent_indent="  ")
 
 
 def config_show(call: Call) -> Answer:
