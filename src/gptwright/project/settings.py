@@ -43,6 +43,10 @@ class ModelSettings(Config):
     seq_len: Count = Field(512, ge=16, description="Longest context. Tokens.")
 
 
+# Weights that have learnt already are moved in smaller steps: a third of pretraining's rates.
+_GENTLE = {"lr_matrix": 0.006, "lr_embedding": 0.0012, "lr_other": 0.0012, "weight_decay": 0.0}
+
+
 def _default_time(data: Any, time: str) -> Any:
     given = isinstance(data, dict) and (data.get("max_steps") is not None or data.get("max_time") is not None)
     return data if given or not isinstance(data, dict) else {**data, "max_time": time}
@@ -77,7 +81,7 @@ class FinetuneSettings(TrainConfig):
     @classmethod
     def _some_end(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            data = {"objective": "sft", **data}
+            data = {"objective": "sft", **_GENTLE, **data}
             if data.get("method") == "lora":
                 data = {"adapter": "lora", **data}
         return _default_time(data, "2m")
