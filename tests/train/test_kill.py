@@ -15,11 +15,11 @@ from gptwright.core.hashing import b2_file
 from gptwright.train.metrics import read_metrics
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
-STEPS = 400
+STEPS = 160
 
 
 def command(run: Path) -> list[str]:
-    settings = {"max_steps": STEPS, "checkpoint_every": 7, "dtype": "bfloat16", "seed": 3}
+    settings = {"max_steps": STEPS, "checkpoint_every": 3, "dtype": "bfloat16", "seed": 3, "threads": 2, "micro_tokens": 16}
     return [sys.executable, str(SCRIPT), str(run), json.dumps(settings)]
 
 
