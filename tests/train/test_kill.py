@@ -19,7 +19,14 @@ STEPS = 160
 
 
 def command(run: Path) -> list[str]:
-    settings = {"max_steps": STEPS, "checkpoint_every": 3, "dtype": "bfloat16", "seed": 3, "threads": 2, "micro_tokens": 16}
+    settings = {
+        "max_steps": STEPS,
+        "checkpoint_every": 3,
+        "dtype": "bfloat16",
+        "seed": 3,
+        "threads": 2,
+        "micro_tokens": 16,
+    }
     return [sys.executable, str(SCRIPT), str(run), json.dumps(settings)]
 
 

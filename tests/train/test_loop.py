@@ -80,7 +80,7 @@ def test_train_when_finished_and_run_again_then_gives_the_same_result_without_tr
 
 def test_train_when_settings_changed_then_refuses_and_names_them(tmp_path: Path) -> None:
     train(tiny_config(), TinyPlan(), TrainConfig(max_steps=3), run_dir=tmp_path)
-    with pytest.raises(UserError, match=r"lr_matrix was 0\.02, now 0\.5"):
+    with pytest.raises(UserError, match=r"lr_matrix was 0\.01, now 0\.5"):
         train(tiny_config(), TinyPlan(), TrainConfig(max_steps=3, lr_matrix=0.5), run_dir=tmp_path)
     with pytest.raises(UserError, match="data plan changed"):
         train(tiny_config(), TinyPlan(key="other"), TrainConfig(max_steps=3), run_dir=tmp_path)

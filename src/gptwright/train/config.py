@@ -28,8 +28,8 @@ class TrainConfig(Config):
         gt=0,
         description="Tokens of one forward and backward pass; a step adds up as many as it needs. None: by device. Tokens.",
     )
-    lr_matrix: float = Field(0.02, gt=0, description="Peak rate of Muon, for the matrices inside the blocks.")
-    lr_embedding: float = Field(0.004, gt=0, description="Peak rate of AdamW, for the embedding and an untied head.")
+    lr_matrix: float = Field(0.01, gt=0, description="Peak rate of Muon, for the matrices inside the blocks.")
+    lr_embedding: float = Field(0.01, gt=0, description="Peak rate of AdamW, for the embedding and an untied head.")
     lr_other: float = Field(
         0.004, gt=0, description="Peak rate of AdamW, for norms, biases, adapters and everything else."
     )
