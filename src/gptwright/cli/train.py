@@ -114,12 +114,16 @@ def finetune(
     """Fine-tune on conversations: all weights, or a small adapter."""
     options = {
         "finetune.method": method,
-        "finetune.base": base,
+        "finetune.base": str(Path(base).resolve()) if base and _is_model_file(Path(base)) else base,
         "finetune.data": str(data.resolve()) if data else None,
         "finetune.max_time": max_time,
         "finetune.max_steps": max_steps,
     }
     return _run_stage(call, "finetune", _settings(options), force)
+
+
+def _is_model_file(path: Path) -> bool:
+    return path.suffix == ".gguf" or (path / "config.json").is_file()
 
 
 def _settings(options: dict[str, Any]) -> list[str]:

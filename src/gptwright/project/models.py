@@ -93,12 +93,19 @@ def locate_base(project: "Project", ledger: Ledger, inputs: Mapping[str, Artifac
     if base == "pretrain":
         artifact = inputs["pretrain"]
         return ModelRef(artifact.name, project.root / artifact.path, artifact.hash, artifact.id)
-    if base.endswith(".gguf") or base.startswith("package:"):
+    place = base_place(project)
+    if place is not None or base.startswith("package:"):
         from gptwright.project.exchange import import_into
 
-        artifact = import_into(project, ledger, base, None)
+        artifact = import_into(project, ledger, str(place or base), None)
         return ModelRef(artifact.name, project.root / artifact.path, artifact.hash, artifact.id)
     return locate(project, base)
+
+
+def base_place(project: "Project") -> Path | None:
+    """Where ``[finetune] base`` lies, when it is a path and no name; a relative one begins at the project's folder."""
+    place = project.root / project.settings.finetune.base
+    return place if place.suffix == ".gguf" or (place / "config.json").is_file() else None
 
 
 def project_tokenizer(project: "Project") -> "Tokenizer":

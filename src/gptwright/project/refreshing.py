@@ -1,6 +1,8 @@
 """``gptwright refresh``: new texts in a source lead to continued training, a comparison with production, and a candidate."""
 
+import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,7 @@ def refresh(project: "Project", if_changed: bool) -> tuple[dict[str, Any], str]:
     with stage_lock(project.work, "refresh"), project.ledger(readonly=False) as ledger:
         production = ledger.find("model", current.model_id) if current else None
         report = _Refresh(project, ledger, production).go(if_changed)
-    return report.to_json(), report.sentence
+    return report.to_json(), "\n".join(textwrap.fill(part, 100) for part in report.sentence.split(". "))
 
 
 class _Refresh:
@@ -65,6 +67,9 @@ class _Refresh:
             self.base = self._base(self.production)
             old = dict.fromkeys((*self._trained_on(self.base), *old_heldout), 0)
         change = what_is_new(self.ledger, self.production, self.dataset, old, sizes)
+        if change.kind == "changed" and not change.added and not change.removed:
+            # A setting changed, or a source that repeats what is there: other bytes on disk, the same texts.
+            change = replace(change, kind="none")
         train_sizes = {d.uid: len(d.text.encode()) for d in documents(self.corpus, "train")}
 
         def plan(gap: float | None) -> ContinuedTraining:

@@ -1,5 +1,6 @@
 """Candidates, the gate's verdict, promotion and rollback, as a project sees them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptwright.core.files import atomic_write
@@ -69,9 +70,9 @@ def promote(project: "Project", name: str, override: str | None) -> Move:
 
 
 def compliance(project: "Project", out: str | None, name: str | None) -> list[str]:
-    """Write the model card, dataset card, attribution and applicability; gives their paths."""
+    """Write the model card, dataset card, attribution and applicability into a folder; gives their paths."""
     model_id = locate(project, name).id if name else None
-    folder = project.root / out if out else project.work / "reports" / "compliance"
+    folder = Path(out) if out else project.work / "reports" / "compliance"
     with project.ledger() as ledger:
         return [
             str(path) for path in write_cards(project.root, ledger, folder, project.settings.project.intent, model_id)

@@ -93,9 +93,13 @@ def _stat(path: Path) -> str:
 
 def _base_fingerprint(project: "Project") -> dict[str, str]:
     """An imported base is no stage; its hash makes fine-tuning stale when it is imported anew."""
+    from gptwright.project.models import base_place
+
     base = project.settings.finetune.base
     if base == "pretrain" or not project.has_ledger:
         return {}
+    if (place := base_place(project)) is not None:
+        return {"base": _stat(place)}
     with project.ledger() as ledger:
         found = ledger.find("model", base)
     return {"base": found.hash if found else "missing"}
