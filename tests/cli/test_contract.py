@@ -108,6 +108,9 @@ CALLS = [
     "refresh --if-changed",
     "compliance",
     "export {model} {out}/exported",
+    "import {out}/exported --name open",
+    "data add {project}/data --name other",
+    "new {out}/brand-new --template empty",
     "backup {out}/backup.tar.gz",
     "restore {out}/backup.tar.gz --force",
 ]
@@ -180,8 +183,10 @@ def test_json_when_a_verb_succeeds_then_stdout_is_one_value(line: str, names: di
 @pytest.mark.parametrize("line", CALLS)
 def test_text_when_a_verb_succeeds_then_fits_a_terminal(line: str, names: dict[str, str], gptwright: Any) -> None:
     words = asked(line, names)
-    if line.startswith("export"):
-        words[2] += "-again"
+    if line.startswith(("export", "new")):
+        words[2 if line.startswith("export") else 1] += "-again"
+    if line.startswith("data add"):
+        words[words.index("other")] = "another"
     if line.startswith("keys revoke"):
         words[2] = str(gptwright(*asked("keys create --name other", names, "--json")).json["id"])
     done = gptwright(*words, stdin="Hello!\n").ok()
@@ -209,6 +214,13 @@ def test_text_when_a_verb_fails_then_stdout_is_empty(line: str, names: dict[str,
     done = gptwright(*asked(line, names))
     assert done.code == 2
     assert done.out == ""
+
+
+@pytest.mark.slow
+def test_plan_when_asked_in_a_project_then_json_is_one_value_and_text_fits(project: Path, gptwright: Any) -> None:
+    assert gptwright("plan", "--json", "--project", str(project)).ok().json["corpus_bytes"] > 0
+    text = gptwright("plan", "--budget", "1m", "--project", str(project)).ok().out
+    assert max(len(line) for line in text.splitlines()) <= 100
 
 
 def test_quiet_when_asked_then_stderr_stays_empty(project: Path, gptwright: Any) -> None:

@@ -117,6 +117,13 @@ def test_refresh_when_nothing_is_new_then_does_nothing(copy: Path, gptwright: An
     assert sorted(path.name for path in (copy / "work" / "models").iterdir()) == models
 
 
+@pytest.mark.slow
+def test_refresh_when_a_new_source_repeats_known_texts_then_does_nothing(copy: Path, gptwright: Any) -> None:
+    place = ("--project", str(copy))
+    gptwright("data", "add", str(copy / "data"), "--name", "again", "--license", "LicenseRef-own", *place).ok()
+    assert "nothing to do" in gptwright("refresh", "--if-changed", *place).ok().out
+
+
 def test_questions_when_asked_from_an_own_file_then_the_score_has_an_interval(copy: Path, gptwright: Any) -> None:
     rows = [
         {"question": "Who is there?", "answer": ".*", "kind": "regex"},
@@ -204,6 +211,30 @@ def test_open_model_when_imported_then_lora_trains_an_adapter_that_answers(
         [{"role": "user", "content": "Hello!"}], temperature=0.0, max_tokens=20
     )
     assert isinstance(before, str)
+
+
+@pytest.mark.slow
+def test_base_when_it_is_a_relative_path_in_the_file_then_it_begins_at_the_projects_folder(
+    finished: Path, tmp_path: Path, tiny: Any, gptwright: Any
+) -> None:
+    root = tmp_path / "adapted"
+    gptwright("new", str(root), "--template", "adapt").ok()
+    gptwright("export", "production", str(root / "models" / "open"), "--project", str(finished)).ok()
+    tiny.write_chats(root / "data" / "chats.jsonl", range(40))
+    path = root / "gptwright.toml"
+    text = path.read_text().replace('base = "smollm2"', 'base = "models/open"\ncompile = "off"\nmax_steps = 2')
+    path.write_text(text.replace("batch_tokens = 4096", "batch_tokens = 256").replace('max_time = "5m"', ""))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    tuned = gptwright("run", "--project", str(root), "--json", cwd=elsewhere).ok().json
+    assert [item["stage"] for item in tuned["ran"]] == ["corpus", "finetune", "evaluate", "release"]
+    manifest = json.loads((root / tuned["ran"][1]["path"] / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["base"]["id"] == "open"
+    assert manifest["base"]["hash"].startswith("b2:")
+    assert set(states(gptwright, root).values()) == {"fresh"}
+    weights = root / "models" / "open" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    assert states(gptwright, root)["finetune"] == "stale"
 
 
 def test_python_when_used_as_documented_then_streams_and_gives_the_same_whole(

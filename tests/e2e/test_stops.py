@@ -18,7 +18,9 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and li
 
 def longer(tiny: Any, steps: int = 40) -> str:
     """The tiny project with enough steps to be met in the middle of pretraining."""
-    return str(tiny.toml.replace("max_steps = 6\nbatch", f"max_steps = {steps}\nbatch"))
+    return str(
+        tiny.toml.replace("max_steps = 6\nbatch", f"max_steps = {steps}\nbatch").replace("every = 2", "every = 5")
+    )
 
 
 def models(root: Path) -> set[str]:

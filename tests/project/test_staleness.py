@@ -124,6 +124,7 @@ def test_artifacts_when_a_folder_is_deleted_then_it_is_missing_and_a_run_makes_t
     assert after == before
 
 
+@pytest.mark.slow
 def test_work_when_deleted_whole_then_a_run_makes_the_same_models_again(copy: Path, gptwright: Any) -> None:
     models = {path.name for path in (copy / "work" / "models").iterdir()}
     shutil.rmtree(copy / "work")
