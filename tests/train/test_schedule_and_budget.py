@@ -79,6 +79,20 @@ def test_time_budget_when_given_then_ends_near_it_and_the_steps_are_kept_on_resu
     assert time.monotonic() - begin < 30
 
 
+def test_time_budget_when_heldout_is_slow_then_is_measured_less_often_and_takes_a_small_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budget, "_probe", lambda *_: (0.5, 4.0))
+    model = Transformer(tiny_config())
+    config = TrainConfig(max_time=60)
+    stepper = Stepper(model, config, machine.choose(config))
+    resolved = budget.resolve(stepper, TinyPlan(), config, None, 0, time.monotonic())
+    assert resolved.evals == 1
+    assert 100 <= resolved.schedule.steps <= 110
+    often = config.model_copy(update={"eval_every": 8})  # half a second more a step
+    assert 48 <= budget.resolve(stepper, TinyPlan(), often, None, 0, time.monotonic()).schedule.steps <= 56
+
+
 def test_time_budget_when_too_short_for_one_step_then_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too short"):
         train(tiny_config(), TinyPlan(), TrainConfig(max_time=1e-4), run_dir=tmp_path)

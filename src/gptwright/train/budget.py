@@ -14,6 +14,7 @@ from gptwright.train.stepper import Stepper
 _PROBE_STEPS = 3
 _RESERVE_SHARE = 0.03  # checkpoints, logging, a machine that slows down a little
 _EVALS = 10
+_EVAL_SHARE = 0.08  # held-out measurements take no more of a time budget than this
 
 
 @dataclass
@@ -50,10 +51,16 @@ def resolve(
     seq_len = int(plan.batch(0).tokens.shape[1])
     tokens = max(seq_len, stepper.micro_tokens)
     peak = machine.matmul_peak(stepper.model.config, tokens, stepper.machine.torch_dtype, stepper.machine.device)
-    steps, step_s = config.max_steps, 0.0
+    steps, step_s, evals = config.max_steps, 0.0, _EVALS
     if config.max_time is not None:
         step_s, eval_s = _probe(stepper, plan, heldout, updates)
-        left = config.max_time * (1 - _RESERVE_SHARE) - (time.monotonic() - began) - _EVALS * eval_s
+        evals = min(_EVALS, max(1, int(_EVAL_SHARE * config.max_time / max(eval_s, 1e-9))))
+        left = config.max_time * (1 - _RESERVE_SHARE) - (time.monotonic() - began)
+        if config.eval_every is None:
+            left -= evals * eval_s
+        else:  # one at the end, the others as part of a step
+            left -= eval_s
+            step_s += eval_s / config.eval_every
         fitting = int(left / step_s)
         if fitting < 1:
             raise UserError(
@@ -65,7 +72,7 @@ def resolve(
         steps = fitting if steps is None else min(steps, fitting)
     assert steps is not None, "TrainConfig requires max_steps or max_time"
     schedule = Schedule.of(steps, config.warmup_share, config.decay_share, config.final_lr_share)
-    return Resolved(stepper.machine, schedule, peak, step_s)
+    return Resolved(stepper.machine, schedule, peak, step_s, evals)
 
 
 def _probe(stepper: Stepper, plan: Plan, heldout: Heldout | None, updates: int) -> tuple[float, float]:

@@ -180,7 +180,7 @@ class _Run:
         return now
 
     def _steps(self) -> None:
-        eval_every = self.config.eval_every or max(1, self.schedule.steps // 10)
+        eval_every = self.config.eval_every or max(1, -(-self.schedule.steps // self.resolved.evals))
         self.last_saved = time.monotonic()
         self.speed = budget.Speed()
         with (

@@ -1,11 +1,12 @@
 """metrics.jsonl: one line a step, appended; on resume cut back to the checkpoint, so that the file reads as one run."""
 
+import contextlib
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gptwright.core.files import atomic_write
+from gptwright.core.files import atomic_write, writing_error
 
 
 class Metrics:
@@ -20,6 +21,7 @@ class Metrics:
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         with atomic_write(path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
+        self.path = path
         self._file = open(path, "a", encoding="utf-8", newline="\n")
 
     def __enter__(self) -> Self:
@@ -28,11 +30,20 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk was told of already
+            self._file.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        """Append one line.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise writing_error(error, self.path) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ class Resolved:
     schedule: Schedule
     matmul_peak: float
     step_s: float
+    evals: int = 10
 
 
 class RunFolder:
@@ -63,6 +64,7 @@ class RunFolder:
                 "schedule": asdict(resolved.schedule),
                 "matmul_peak": resolved.matmul_peak,
                 "step_s": resolved.step_s,
+                "evals": resolved.evals,
             },
         )
 
@@ -91,7 +93,11 @@ class RunFolder:
                 fix="Give the run a new folder, or restore the settings",
             )
         return Resolved(
-            Machine(**stored["machine"]), Schedule(**stored["schedule"]), stored["matmul_peak"], stored["step_s"]
+            Machine(**stored["machine"]),
+            Schedule(**stored["schedule"]),
+            stored["matmul_peak"],
+            stored["step_s"],
+            stored.get("evals", 10),
         )
 
     def decide(self, kind: str, data: dict[str, Any]) -> None:
