@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+# A process that a test spawns imports the test's module by its name, which begins at the repository's root.
+sys.path.append(str(Path(__file__).parents[1]))
+
 SUBJECTS = [
     "the cat",
     "a dog",
