@@ -68,3 +68,13 @@ def test_package_when_asked_for_an_unknown_name_then_attribute_error() -> None:
         _ = gptwright.nothing
     assert {"Project", "load", "Model"} <= set(gptwright.__all__)
     assert all(getattr(gptwright, name) is not None for name in gptwright.__all__)
+
+
+@pytest.mark.slow
+def test_startup_benchmark_when_run_small_then_prints_the_agreed_object() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "startup_vs_python.py"
+    line = [sys.executable, str(script), "--json", "--files", "50", "--repeats", "1"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    result = json.loads(done.stdout)
+    assert set(result) >= {"name", "ours", "peer", "theirs", "unit", "ratio", "machine"}
+    assert done.returncode == (0 if all(result["kept"].values()) else 1)
