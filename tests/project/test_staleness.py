@@ -58,7 +58,7 @@ def test_stages_when_a_setting_decides_nothing_then_stay_fresh(project: Path, se
         ("model.depth=2", "pretrain"),
         ("model.seq_len=32", "pretrain"),
         ("pretrain.max_steps=7", "pretrain"),
-        ("pretrain.lr_matrix=0.01", "pretrain"),
+        ("pretrain.lr_matrix=0.0123", "pretrain"),
         ("pretrain.seed=5", "pretrain"),
         ("finetune.max_steps=4", "finetune"),
         ("finetune.method='lora'", "finetune"),
