@@ -25,6 +25,9 @@ _TRAIN_CODE = (
     "gptwright.train.loop",
     "gptwright.train.optim",
     "gptwright.train.schedule",
+    "gptwright.train.stepper",
+    "gptwright.train.workers",
+    "gptwright.model.kernels",
 )
 
 
