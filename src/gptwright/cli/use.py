@@ -70,6 +70,7 @@ def chat(
     ] = None,
     model: Annotated[str | None, _MODEL] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest tokens that hold this share.")] = 0.9,
     max_tokens: Annotated[int, _MAX_TOKENS] = 128,
     temperature: Annotated[float, _TEMPERATURE] = 0.7,
     seed: Annotated[int | None, _SEED] = None,
@@ -100,7 +101,7 @@ def chat(
         turn_seed = None if seed is None else seed + len(messages)
         try:
             for piece in loaded.chat(
-                messages, stream=True, max_tokens=max_tokens, temperature=temperature, seed=turn_seed
+                messages, stream=True, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=turn_seed
             ):
                 pieces.append(piece)
                 if not call.json:

@@ -14,12 +14,16 @@ class ModelConfig(Config):
     GPT2LMHeadModel, Qwen3ForCausalLM and LlamaForCausalLM.
     """
 
-    family: Literal["modern", "gpt2", "llama"] = Field("modern", description="Which block: modern (Qwen3 on disk), gpt2, llama.")
+    family: Literal["modern", "gpt2", "llama"] = Field(
+        "modern", description="Which block: modern (Qwen3 on disk), gpt2, llama."
+    )
     vocab_size: int = Field(4096, gt=0, description="Rows of the embedding, padding included.")
     n_layers: int = Field(6, gt=0, description="Number of blocks.")
     d_model: int = Field(384, gt=0, description="Width of the residual stream.")
     n_heads: int = Field(6, gt=0, description="Query heads.")
-    n_kv_heads: int = Field(6, gt=0, description="Key and value heads (grouped-query attention when fewer than n_heads).")
+    n_kv_heads: int = Field(
+        6, gt=0, description="Key and value heads (grouped-query attention when fewer than n_heads)."
+    )
     d_head: int = Field(64, gt=0, description="Width of one head.")
     d_ff: int = Field(1024, gt=0, description="Inner width of the feed-forward part.")
     seq_len: int = Field(512, gt=0, description="Longest context. Tokens.")

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 class Constants:
     """Every number of the planner that is a choice and no measurement of the machine. Dated 2026-11-24."""
 
-    # Tokens for each parameter (embedding counted once). Chinchilla (arXiv 2203.15556) has 20, nanochat 12 for matrices and head.
-    tokens_per_param: float = 12.0
-    least_tokens_per_param: float = 5.0  # below, a plan for a given shape is warned about
+    # Tokens for each parameter (embedding counted once). Measured here: in five minutes, 2.2M parameters on 10M tokens end lower
+    # than 4M on 6.4M and 6.9M on 3.7M (docs/log.md). Chinchilla (arXiv 2203.15556) has 20 at 1e11 tokens and more; between the
+    # two a power of the tokens, which is an assumption.
+    tokens_per_param: float = 4.0
+    ratio_tokens: float = 1e7
+    ratio_exponent: float = 0.175
+    most_tokens_per_param: float = 20.0
+    least_tokens_per_param: float = 0.5  # below, a plan for a given shape is warned about
     # Passes over the text. arXiv 2305.16264: up to 4 cost next to nothing, the gain then fades; small projects have no more text.
     max_epochs: float = 8.0
     hopeless_epochs: float = (
@@ -45,6 +50,11 @@ class Constants:
     # The dial of sizes: notches of a quarter, from one block up to some hundred times 10^9 parameters.
     size_step: float = 1.25
     sizes: int = 52
+
+    def wanted_ratio(self, tokens: float) -> float:
+        """Tokens for each parameter that a model trained on so many tokens should have."""
+        grown: float = self.tokens_per_param * (max(tokens, 1.0) / self.ratio_tokens) ** self.ratio_exponent
+        return min(self.most_tokens_per_param, grown)
 
 
 CONSTANTS = Constants()

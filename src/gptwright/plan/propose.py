@@ -252,7 +252,7 @@ def _largest_fed(
     while low < high:
         middle = (low + high + 1) // 2
         tried = option(_shape(middle, vocab, seq_len, c.size_step))
-        if tried.ratio >= c.tokens_per_param and tried.memory_total <= room:
+        if tried.ratio >= c.wanted_ratio(tried.tokens) and tried.memory_total <= room:
             low, best = middle, tried
         else:
             high = middle - 1
