@@ -12,6 +12,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 demo: $(VENV)/.installed
 	@test -f demo/gptwright.toml || $(BIN)/gptwright new demo
 	$(BIN)/gptwright run --project demo
+	$(BIN)/gptwright release promote --project demo
 	@echo
 	@printf '%s\n' "Hello! How are you today?" "What do you like to do at the weekend?" "That sounds fun. Do you like music?" \
 	  | $(BIN)/gptwright chat --project demo

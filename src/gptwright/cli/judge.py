@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     verb(
         release,
         "promote",
-        ["gptwright release promote MODEL", "gptwright release promote MODEL --override 'hot fix, agreed with Ann'"],
+        ["gptwright release promote", "gptwright release promote MODEL --override 'hot fix, agreed with Ann'"],
     )(release_promote)
     verb(release, "rollback", ["gptwright release rollback", "gptwright release rollback --reason 'worse answers'"])(
         release_rollback
@@ -102,7 +102,7 @@ def release_gate(call: Call, model: Annotated[str, typer.Argument(help="Model id
 
 def release_promote(
     call: Call,
-    model: Annotated[str, typer.Argument(help="Model id.")],
+    model: Annotated[str | None, typer.Argument(help="Model id [the newest candidate].")] = None,
     override: Annotated[
         str | None, typer.Option(help="Promote in spite of the gate, for this reason; it is kept.")
     ] = None,

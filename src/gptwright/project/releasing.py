@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptwright.core.errors import UserError
 from gptwright.core.files import atomic_write
 from gptwright.core.ledger import Artifact, Ledger
 from gptwright.core.lock import stage_lock
@@ -60,13 +61,18 @@ def _verdict_text(name: str, verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
-def promote(project: "Project", name: str, override: str | None) -> Move:
-    """Point ``production`` to a candidate.
+def promote(project: "Project", name: str | None, override: str | None) -> Move:
+    """Point ``production`` to a candidate; without a name, to the newest.
 
     Raises:
         Refused: the gate failed and no reason was given, or the model's files changed.
     """
-    return project.registry.promote(locate(project, name).id, override)
+    if name is not None:
+        return project.registry.promote(locate(project, name).id, override)
+    releases = project.registry.releases()
+    if not releases:
+        raise UserError("there is no candidate yet", where=str(project.root), fix="Run: gptwright run")
+    return project.registry.promote(releases[-1].model_id, override)
 
 
 def compliance(project: "Project", out: str | None, name: str | None) -> list[str]:
