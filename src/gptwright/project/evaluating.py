@@ -147,19 +147,29 @@ def _ask(engine: Engine, chats: Sequence[Sequence[dict[str, str]]], config: Gene
     return [request.result().text.strip() for request in requests]
 
 
-def openings(project: "Project", n: int = _OPENINGS) -> list[list[dict[str, str]]]:
+def _fits(engine: Engine, context: Sequence[dict[str, str]]) -> bool:
+    """Whether the last message leaves room for an answer; earlier ones are dropped if they must be."""
+    try:
+        engine.fit_chat(context, SAMPLE)
+    except UserError:
+        return False
+    return True
+
+
+def openings(project: "Project", n: int = 2 * _OPENINGS) -> list[list[dict[str, str]]]:
     """Held-out conversations cut before an answer: each document gives one, then each its second, and so on until n."""
     chats = [d.messages for d in documents(project.work / "corpus", "heldout") if d.messages]
     found: list[list[dict[str, str]]] = []
     for turn in range(max((len(chat) for chat in chats), default=0)):
         for chat in chats:
-            if turn < len(chat) and chat[turn]["role"] == "assistant" and turn > 0 and len(found) < n:
+            wanted = 0 < turn < len(chat) and chat[turn]["role"] == "assistant" and len(found) < n
+            if wanted and chat[:turn] not in found:  # many conversations begin with the same question
                 found.append(chat[:turn])
     return found
 
 
 def _chat(project: "Project", ledger: Ledger, ref: ModelRef, engine: Engine) -> tuple[dict[str, Any], list[str]]:
-    contexts = openings(project)
+    contexts = [context for context in openings(project) if _fits(engine, context)][:_OPENINGS]
     if not contexts:
         raise UserError("the corpus has no held-out conversations", fix="Leave out the suite chat")
     replies = _ask(engine, contexts, SAMPLE)
