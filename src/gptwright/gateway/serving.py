@@ -22,7 +22,7 @@ class ServeConfig(Config):
     database_url: str | None = Field(
         default=None, description="Control store as an SQLAlchemy URL. Without it, state/control.sqlite of the project."
     )
-    engine: Literal["auto", "builtin", "openvino"] = Field(default="auto", description="What runs the model.")
+    engine: Literal["auto", "builtin"] = Field(default="auto", description="What runs the model.")
     require_key: bool = Field(
         default=False, description="Ask for a key on this machine too. Beyond this machine a key is always asked for."
     )
