@@ -1,6 +1,7 @@
 """Bytes to clean text: charsets, normal form, bounded lines and parts."""
 
 import io
+import time
 import unicodedata
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptwright.corpus import text as t
+from gptwright.corpus.readers import read_file
 
 
 @pytest.mark.parametrize(
@@ -86,3 +88,14 @@ def test_parts_when_text_arrives_in_other_pieces_then_the_cuts_are_the_same(word
     assert "".join("".join(one).split()) == "".join(whole.split())
     assert all(0 < len(part) <= 96 for part in one)
     assert grown[: max(0, len(one) - 2)] == one[: max(0, len(one) - 2)]
+
+
+@pytest.mark.parametrize(("after", "kind"), [(b"<html><p>x</p></html>", "html"), (b"no html", "text")])
+def test_read_when_thousands_of_comments_stand_first_then_the_kind_is_found_at_once(
+    tmp_path: Path, after: bytes, kind: str
+) -> None:
+    file = tmp_path / "page"
+    file.write_bytes(b"<!-- -->\n" * 2000 + after)
+    started = time.perf_counter()
+    assert read_file(file).kind == kind
+    assert time.perf_counter() - started < 1
