@@ -124,6 +124,15 @@ def test_seed_when_given_repeats_the_answer_and_differs_from_others(engine: Engi
     assert run(fresh.seed) == fresh.ids  # a fresh seed is reported, so that it can be repeated
 
 
+def test_answer_when_another_is_nearly_at_zero_temperature_is_unchanged(engine: Engine) -> None:
+    usual = GenerationConfig(temperature=1.0, max_tokens=20, seed=1, ignore_eos=True)
+    cold = usual.model_copy(update={"temperature": 1e-40})
+    alone = engine.generate([[40, 41]], [usual])[0]
+    together = engine.generate([[9], [40, 41], [8, 7]], [cold, usual, cold])
+    assert (together[1].text, together[1].ids) == (alone.text, alone.ids)
+    assert together[0].ids == engine.generate([[9]], [usual.model_copy(update={"temperature": 0.0})])[0].ids
+
+
 def test_pieces_when_joined_are_the_text_of_the_tokens(engine: Engine) -> None:
     config = GenerationConfig(temperature=1.5, max_tokens=60, seed=3, ignore_eos=True)
     pieces = list(engine.stream([60], config))

@@ -96,6 +96,18 @@ def test_row_when_others_stand_beside_it_draws_the_same_token(choices: list[Gene
         assert torch.allclose(alone[1][0], together[1][row])
 
 
+@pytest.mark.parametrize("coldest", [1e-40, 1e-9, 2e-4])
+def test_row_when_another_is_nearly_at_zero_temperature_draws_the_same_token(coldest: float) -> None:
+    usual = GenerationConfig(temperature=0.9, top_k=50, top_p=0.9, min_p=0.01)
+    cold = GenerationConfig(temperature=coldest, top_k=50, top_p=0.9)
+    logits = 50 * random_logits(7, 3, 600)
+    for u in (0.0, 0.3, 0.999):
+        together = sample(logits, SamplerRows.build([cold, usual, cold], 600), [u] * 3)
+        alone = sample(logits[1:2], SamplerRows.build([usual], 600), [u])
+        assert together[0].tolist() == [logits[0].argmax(), alone[0].item(), logits[2].argmax()]
+        assert together[1].isfinite().all()
+
+
 def test_draws_when_many_follow_the_distribution() -> None:
     config = GenerationConfig(temperature=0.7, top_k=5)
     logits = random_logits(1, 1, 30)

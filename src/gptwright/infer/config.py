@@ -12,7 +12,10 @@ class GenerationConfig(Config):
         default=256, ge=1, description="Most tokens to generate; the context's end may come first. Tokens."
     )
     temperature: float = Field(
-        default=0.8, ge=0.0, le=10.0, description="Divides the logits. 0 takes the likeliest token always (greedy)."
+        default=0.8,
+        ge=0.0,
+        le=10.0,
+        description="Divides the logits. Below 0.0001 the likeliest token is taken always (greedy).",
     )
     top_k: int = Field(
         default=0, ge=0, description="Keep the k likeliest tokens (and those tied with the last). 0: all."
@@ -25,7 +28,7 @@ class GenerationConfig(Config):
     )
     repetition_penalty: float = Field(
         default=1.0,
-        gt=0.0,
+        ge=0.01,
         le=10.0,
         description="Divides positive and multiplies negative logits of tokens seen before. 1: off.",
     )

@@ -21,6 +21,8 @@ _HEAD = 256
 # Logits worked on at once. More than about a megabyte falls out of the core's cache, and each temporary comes fresh from the system:
 # 8 rows of 49,152 took 10 ms as one batch and take 3 ms in groups.
 _GROUP = 1 << 16
+# Colder than this is greedy: only tokens tied to within a thousandth would share the draw, and the quotients would leave fp32's range.
+_COLDEST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ class SamplerRows:
         def column(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)[:, None]
 
-        greedy = [c.temperature == 0 for c in configs]
+        greedy = [c.temperature < _COLDEST for c in configs]
         ks = [min(c.top_k or vocab_size, vocab_size) for c in configs]
         needs_sort = [i for i, c in enumerate(configs) if not greedy[i] and (ks[i] < vocab_size or c.top_p < 1)]
         return cls(
-            temperature=column([c.temperature or 1.0 for c in configs]),
+            temperature=column([1.0 if g else c.temperature for c, g in zip(configs, greedy, strict=True)]),
             greedy=torch.tensor(greedy, device=device),
             top_k=column([float(k) for k in ks], torch.int64),
             top_p=column([c.top_p if c.top_p < 1 else 2.0 for c in configs], torch.float64),
@@ -73,7 +75,7 @@ def process_logits(logits_bv: Tensor, rows: SamplerRows, seen_bv: Tensor | None 
         seen_bv: (B, V) bool, tokens of the prompt and the answer so far; needed when a row has a penalty.
 
     Returns:
-        (B, V) fp32, -inf where filtered out. At least one token of each row stays.
+        (B, V) fp32, -inf where filtered out. At least one token of each row stays. Unless all rows are greedy, each row's largest is 0.
     """
     if rows.penalised:
         assert seen_bv is not None
@@ -81,14 +83,14 @@ def process_logits(logits_bv: Tensor, rows: SamplerRows, seen_bv: Tensor | None 
         logits_bv = torch.where(seen_bv, penalised, logits_bv)
     if rows.all_greedy:
         return logits_bv
-    logits_bv = logits_bv / rows.temperature
-    largest = logits_bv.amax(-1, keepdim=True)
-    threshold = torch.full_like(largest, -math.inf)
+    # The maximum goes first: what matters lies near it, and a small divisor would otherwise round its neighbours' distances away.
+    logits_bv = (logits_bv - logits_bv.amax(-1, keepdim=True)) / rows.temperature
+    threshold = torch.full_like(rows.temperature, -math.inf)
     if len(rows.sorted_rows):
         at = rows.sorted_rows
         threshold[at] = _cutoffs(logits_bv[at], rows.top_k[at], rows.top_p[at], rows.largest_k)
     # The top-p set always holds the largest, and min-p <= 1 keeps it: no row is emptied.
-    threshold = torch.maximum(threshold, largest + rows.log_min_p)
+    threshold = torch.maximum(threshold, rows.log_min_p)
     return logits_bv.masked_fill(logits_bv < threshold, -math.inf)
 
 
@@ -141,15 +143,20 @@ def sample(
     # Greedy rows take the likeliest after the penalty; argmax of a filtered row is the same, so one call serves both.
     ids = processed.argmax(-1)
     if not rows.all_greedy:
-        ids = torch.where(rows.greedy, ids, _draw(processed, processed.gather(1, ids[:, None]), uniforms))
+        ids = torch.where(rows.greedy, ids, _draw(processed, uniforms))
     logprobs = logits_bv.gather(1, ids[:, None])[:, 0] - logits_bv.logsumexp(-1)
     return ids, logprobs
 
 
-def _draw(processed_bv: Tensor, largest_b1: Tensor, uniforms: Sequence[float]) -> Tensor:
-    """Invert each row's cumulative distribution, in the order of the ids, on the tokens that were kept (often a few of many thousand)."""
+def _draw(processed_bv: Tensor, uniforms: Sequence[float]) -> Tensor:
+    """Invert each row's cumulative distribution, in the order of the ids, on the tokens that were kept (often a few of many thousand).
+
+    Args:
+        processed_bv: (B, V), each row's largest is 0.
+        uniforms: one for each row.
+    """
     row_of, token_of = torch.nonzero(processed_bv > -math.inf, as_tuple=True)
-    weights = (processed_bv[row_of, token_of] - largest_b1[row_of, 0]).exp().double()
+    weights = processed_bv[row_of, token_of].exp().double()
     cumulative = weights.cumsum(0)
     ends = torch.bincount(row_of, minlength=len(processed_bv)).cumsum(0)
     last = cumulative[ends - 1]

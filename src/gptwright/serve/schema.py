@@ -115,7 +115,7 @@ class Sampling(Body):
     )
     top_k: int | None = Field(default=None, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all.")
     min_p: float | None = Field(default=None, ge=0, le=1, description="Drop tokens below this share of the likeliest.")
-    repetition_penalty: float | None = Field(default=None, gt=0, le=10, description="1 is off.")
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=10, description="1 is off.")
     stop: StopText | list[StopText] | None = Field(default=None, description="Up to 4 texts that end the answer.")
     seed: Seed | None = Field(default=None, description="Same seed, same answer.")
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="Most tokens of the answer.")
