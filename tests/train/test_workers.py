@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_training import TinyPlan, tiny_config
 
+from gptwright.core.errors import UserError
 from gptwright.model.transformer import Transformer
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
@@ -48,6 +49,21 @@ def test_workers_when_a_part_fails_then_the_error_reaches_the_caller() -> None:
     batch.tokens[3, 3] = 64  # outside the vocabulary
     with pytest.raises(IndexError):
         stepper.gradients(batch)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batch_loss_when_a_target_is_outside_the_vocabulary_then_is_refused_before_the_kernels(dtype: str) -> None:
+    config = TrainConfig(max_steps=1, threads=2, dtype=dtype)
+    model = Transformer(tiny_config())
+    model.init_weights(0)
+    stepper = Stepper(model, config, machine.choose(config))
+    batch = TinyPlan().batch(0)
+    batch.targets[3, -1] = 64
+    with pytest.raises(UserError, match="from another tokenizer"):
+        stepper.gradients(batch)
+    with pytest.raises(UserError, match="from another tokenizer"):
+        stepper.evaluate(batch)
+    assert not any(gradient.any() for gradient in stepper.optimizer.grads.values())
 
 
 def test_workers_when_they_run_then_the_threads_of_the_process_stay_as_they_were() -> None:

@@ -66,8 +66,18 @@ class Stepper:
 
         Returns:
             Summed loss over targets divided by their count (nats), count of targets, count of tokens.
+
+        Raises:
+            UserError: a target is outside the vocabulary; the kernels would write beside the logits.
         """
         tokens, targets = as_tensors(batch)
+        highest, vocab = int(targets.max()), self.model.config.vocab_size
+        if highest >= vocab:
+            raise UserError(
+                f"a batch has the token {highest}, the model knows {vocab}: the shards are from another tokenizer",
+                where="tokens",
+                fix="Encode the corpus with the model's own tokenizer",
+            )
         count = int((targets != IGNORE).sum())
         b, t = tokens.shape
         self.last_seq_len = t
