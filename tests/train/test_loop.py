@@ -12,10 +12,12 @@ from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.ledger import Ledger
 from gptwright.model.lora import apply_lora
 from gptwright.model.transformer import Transformer
+from gptwright.train.checkpoint import latest_checkpoint
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Heldout
 from gptwright.train.loop import StepInfo, train
 from gptwright.train.metrics import read_metrics
+from gptwright.train.stepper import Stepper
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -158,16 +160,45 @@ def test_train_when_loss_is_nan_then_names_the_documents_and_keeps_the_last_chec
         train(
             model,
             TinyPlan(),
-            TrainConfig(max_steps=10, checkpoint_every=5, dtype="float32"),
+            TrainConfig(max_steps=10, checkpoint_every=5, decay_share=0.1, dtype="float32"),
             run_dir=tmp_path,
             callbacks=[poison],
         )
-    from gptwright.train.checkpoint import latest_checkpoint
-
     kept = latest_checkpoint(tmp_path / "checkpoints")
     assert kept is not None
     assert kept.step == 5
     assert all(torch.isfinite(t).all() for t in kept.weights.values())
+
+
+@pytest.mark.parametrize("last", [6, 10])
+def test_train_when_an_update_ruins_the_weights_then_they_are_never_the_newest_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    apply = Stepper.apply
+
+    def ruin(self: Stepper, step: int, share: float, grad_norm: float) -> None:
+        apply(self, step, share, grad_norm)
+        if step == 5:
+            next(iter(self.masters.values())).data[0, 0] = float("inf")
+
+    monkeypatch.setattr(Stepper, "apply", ruin)
+    config = TrainConfig(max_steps=last, checkpoint_every=2, dtype="float32")
+    with pytest.raises(UserError, match=r"the weights are not numbers at step 6; documents of the batch: doc-5-0"):
+        train(tiny_config(), TinyPlan(), config, run_dir=tmp_path)
+    kept = latest_checkpoint(tmp_path / "checkpoints")
+    assert kept is not None
+    assert kept.step == 4
+
+
+def test_train_when_the_heldout_loss_is_nan_then_stops_before_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = TinyPlan()
+    monkeypatch.setattr(Stepper, "evaluate", lambda self, batch: (float("nan"), 1))
+    heldout = Heldout([plan.batch(10**6)], np.ones(64, dtype=np.uint16))
+    with pytest.raises(UserError, match="the held-out loss is not a number at step 3"):
+        train(tiny_config(), plan, TrainConfig(max_steps=3), run_dir=tmp_path, heldout=heldout)
+    assert latest_checkpoint(tmp_path / "checkpoints") is None
 
 
 def test_train_when_a_batch_has_no_targets_then_says_so(tmp_path: Path) -> None:

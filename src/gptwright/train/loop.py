@@ -94,7 +94,8 @@ def train(
         The result; a run that was already finished gives it again.
 
     Raises:
-        UserError: bad settings, a full disk, a damaged only checkpoint, or a loss that is not a number (with document ids).
+        UserError: bad settings, a full disk, a damaged only checkpoint, or a loss or weights that are not numbers (with
+            document ids).
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved and the same call goes on.
     """
     with stop_on_signals() as stop:
@@ -133,6 +134,7 @@ class _Run:
         self.bpb: float | None = None
         self.step = self.updates = self.tokens = 0
         self.loss = float("nan")
+        self.docs: Sequence[str] = ()
         self.seconds_before = 0.0
 
     def go(self) -> TrainResult:
@@ -207,6 +209,7 @@ class _Run:
         result = self.stepper.gradients(batch)
         self._guard(result, batch.docs)
         share = self.schedule.share(self.step)
+        self.docs = batch.docs
         self.stepper.apply(self.updates, share, result.grad_norm)
         machine.synchronize(self.stepper.machine.device)
         seconds = time.perf_counter() - begin
@@ -220,6 +223,8 @@ class _Run:
         measured = None
         if self.heldout is not None and (self.step % eval_every == 0 or self.step == self.schedule.steps):
             measured = self.bpb = self._measure()
+            if not math.isfinite(measured):
+                raise self._refused("the held-out loss is not a number", self.docs)
         last = self.step == self.schedule.steps
         if last or measured is not None or self.step % self.config.log_every == 0:
             row: dict[str, Any] = {
@@ -259,15 +264,18 @@ class _Run:
                 where="plan",
                 fix="Check that the chats have assistant turns",
             )
-        if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
-            return
+        if not math.isfinite(result.loss):
+            raise self._refused("the loss is not a number", docs)
+        if not math.isfinite(result.grad_norm):
+            raise self._refused("the gradient is not a number", docs)
+
+    def _refused(self, what: str, docs: Sequence[str]) -> UserError:
         names = list(dict.fromkeys(docs))
         shown = ", ".join(names[:_SHOWN_DOCS]) + (
             f" and {len(names) - _SHOWN_DOCS} more" if len(names) > _SHOWN_DOCS else ""
         )
-        what = "the loss" if not math.isfinite(result.loss) else "the gradient"
-        raise UserError(
-            f"{what} is not a number at step {self.step}; documents of the batch: {shown}",
+        return UserError(
+            f"{what} at step {self.step}; documents of the batch: {shown}",
             where=str(self.folder.path),
             fix="Look at these documents, or lower lr_matrix and lr_embedding; the last good checkpoint is kept",
         )
@@ -282,6 +290,8 @@ class _Run:
 
     def _save(self, stable: bool = False) -> None:
         weights, state = self.stepper.tensors()
+        if not all(math.isfinite(float(tensor.sum())) for tensor in weights.values()):
+            raise self._refused("the weights are not numbers", self.docs)
         loss = self.loss if math.isfinite(self.loss) else 0.0
         extra = {"heldout_bpb": self.bpb}
         checkpoint = Checkpoint(self.step, self.updates, self._seconds(), self.tokens, loss, weights, state, extra)
