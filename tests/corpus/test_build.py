@@ -67,7 +67,9 @@ def test_build_when_files_are_of_all_kinds_then_each_ends_in_one_outcome(project
     }.items():
         assert words in str(outcomes[name][1])
     assert result.documents == 8
-    assert result.meta["sources"]["own"]["files"] == {"ok": 7, "unreadable": 3, "empty": 2, "skipped": 3}
+    own = result.meta["sources"]["own"]
+    assert (own["kind"], own["contains_personal_data"], own["pii_policy"]) == ("folder", "unknown", "mask")
+    assert own["files"] == {"ok": 7, "unreadable": 3, "empty": 2, "skipped": 3}
     texts = {d.locator: d.text for d in documents(project.out)}
     assert texts["c.html"] == project.prose(3)
     assert texts["i.txt"].startswith("Café")

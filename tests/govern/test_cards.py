@@ -119,6 +119,47 @@ def test_write_cards_commercial_with_a_non_commercial_source_then_refused_and_no
     assert not (tmp_path / "out").exists()
 
 
+def dataset(ledger, name, **sources):
+    """A dataset whose sources are given as name=(licence, bytes)."""
+    meta = {
+        source: {
+            "kind": "folder", "uri": source, "license": license, "license_source": "config", "attribution": f"By {source}",
+            "pii_policy": "mask", "contains_personal_data": "no", "bytes": size, "kept": 3, "files": {"ok": 1, "unreadable": 2},
+        }
+        for source, (license, size) in sources.items()
+    }  # fmt: skip
+    return ledger.add_artifact(
+        "dataset", stage="corpus", name=name, path="work/corpus", hash=f"b2:{name}", meta={"sources": meta}
+    )
+
+
+def test_write_cards_when_a_source_is_removed_after_training_then_it_is_named_and_still_refused(ledger, tmp_path):
+    data = dataset(ledger, "corpus-1", songs=("CC-BY-NC-4.0", 300), poems=("MIT", 100))
+    ledger.add_artifact("model", stage="pretrain", name="m", path="x", hash="b2:m", parents=[data.id])
+    assert "songs" not in [source.name for source in ledger.sources()]
+    written = write_cards(tmp_path, ledger, tmp_path / "out", "research")
+    named = written[2].read_text(encoding="utf-8")
+    assert "**songs** (`songs`). By songs 75.0% of the text" in named
+    assert "wiki" not in named
+    assert "| songs | folder | `songs` | CC-BY-NC-4.0 | config | 3 | 2 | 75.0% |" in written[0].read_text(
+        encoding="utf-8"
+    )
+    with pytest.raises(Refused, match="source songs is under CC-BY-NC-4.0"):
+        write_cards(tmp_path, ledger, tmp_path / "no", "commercial")
+
+
+def test_write_cards_when_data_came_twice_then_sources_are_united_and_changed_terms_kept_apart(ledger, tmp_path):
+    first = dataset(ledger, "corpus-1", songs=("CC-BY-NC-4.0", 300), poems=("MIT", 100))
+    second = dataset(ledger, "corpus-2", songs=("MIT", 300), poems=("MIT", 300), news=("CC0-1.0", 100))
+    base = ledger.add_artifact("model", stage="pretrain", name="m1", path="x", hash="b2:m1", parents=[first.id])
+    ledger.add_artifact("model", stage="refresh", name="m2", path="x", hash="b2:m2", parents=[second.id, base.id])
+    named = write_cards(tmp_path, ledger, tmp_path / "out", "research")[2].read_text(encoding="utf-8")
+    shares = {line.split("**")[1]: line.split(". By")[1].split()[1] for line in named.splitlines() if "**" in line}
+    assert shares == {"songs (corpus-1)": "30.0%", "songs": "30.0%", "poems": "30.0%", "news": "10.0%"}
+    with pytest.raises(Refused, match=r"source songs \(corpus-1\) is under CC-BY-NC-4.0"):
+        write_cards(tmp_path, ledger, tmp_path / "no", "commercial")
+
+
 def test_write_cards_without_a_model_then_user_error(ledger, tmp_path):
     with pytest.raises(UserError, match="no model yet"):
         write_cards(tmp_path, ledger, tmp_path / "out", "private")

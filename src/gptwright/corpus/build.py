@@ -228,6 +228,7 @@ def _result(config: CorpusConfig, listings: list[Listing], rows: list[FileRow], 
     for listing in listings:
         own = decided.source == listing.name
         sources[listing.name] = {
+            "kind": listing.kind,
             "uri": config.sources[listing.name].uri,
             "license": listing.licence.id,
             "license_source": listing.licence.source,
@@ -241,6 +242,7 @@ def _result(config: CorpusConfig, listings: list[Listing], rows: list[FileRow], 
             "bytes": int(decided.n_bytes[own & decided.keep].sum()),
             "pii": {kind: n for (name, kind), n in decided.pii.items() if name == listing.name and n},
             "pii_policy": config.sources[listing.name].pii,
+            "contains_personal_data": config.sources[listing.name].contains_personal_data,
             "train": size(own & decided.keep & ~decided.heldout),
             "heldout": size(own & decided.heldout),
         }

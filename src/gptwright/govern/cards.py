@@ -1,7 +1,7 @@
 """Model card, dataset card and attribution, compiled from what the ledger knows. What it does not know is listed once, at the top, by name."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,16 @@ class _Facts:
     documents: dict[str, int]
     unreadable: dict[str, int]
     unknown: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Sources:
+    """The texts a model was trained on: their terms, and by name their bytes, documents and files that could not be read."""
+
+    rows: list[SourceRow] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, int] = field(default_factory=dict)
 
 
 def write_cards(root: Path, ledger: Ledger, out: Path, intent: Intent, model_id: str | None = None) -> list[Path]:
@@ -110,21 +120,47 @@ def _gather(root: Path, ledger: Ledger, intent: Intent, model_id: str | None) ->
     if model is None:
         raise UserError(f"no model {model_id}" if model_id else "no model yet", fix="Run: gptwright run")
     ancestors = ledger.ancestors(model.id)
-    data = next((a for a in reversed(ancestors) if a.kind in _DATA_KINDS), None)
-    sources = ledger.sources()
-    sizes = (data.meta.get("source_bytes") if data else None) or source_sizes(ledger)
-    documents: dict[str, int] = {}
-    unreadable: dict[str, int] = {}
-    for file in ledger.files():
-        documents[file.source] = documents.get(file.source, 0) + file.documents
-        unreadable[file.source] = unreadable.get(file.source, 0) + (file.outcome == "unreadable")
+    data = [a for a in ancestors if a.kind in _DATA_KINDS]
+    seen = _sources_then(data) or _sources_now(ledger)
     latest = {(e.suite, e.metric): e for e in ledger.evaluations(model.name) if e.model_hash == model.hash}
     facts = _Facts(
-        model, _shape(root / model.path), data, ancestors, sources, check(sources, intent, sizes), list(latest.values()),
-        applicability(ledger, model), documents, unreadable,
+        model, _shape(root / model.path), data[-1] if data else None, ancestors, seen.rows,
+        check(seen.rows, intent, seen.sizes), list(latest.values()), applicability(ledger, model), seen.documents, seen.unreadable,
     )  # fmt: skip
     facts.unknown = _unknown(facts)
     return facts
+
+
+def _sources_then(datasets: Sequence[Artifact]) -> _Sources | None:
+    """The sources as they were in all datasets that a model descends from: what is removed from the project later is in it still."""
+    seen = _Sources()
+    for dataset in reversed(datasets):
+        for name, kept in dataset.meta.get("sources", {}).items():
+            row = SourceRow(
+                name, kept.get("kind", UNKNOWN), kept["uri"], kept["license"], kept["license_source"], kept["attribution"],
+                kept.get("contains_personal_data", UNKNOWN), kept["pii_policy"],
+            )  # fmt: skip
+            if any(other.name == name and other != row for other in seen.rows):
+                row = replace(row, name=f"{name} ({dataset.name})")  # other text or other terms under the same name
+            if row not in seen.rows:
+                seen.rows.append(row)
+            # What two datasets share is counted once.
+            for counts, count in (
+                (seen.sizes, kept["bytes"]),
+                (seen.documents, kept["kept"]),
+                (seen.unreadable, kept["files"].get("unreadable", 0)),
+            ):
+                counts[row.name] = max(int(count), counts.get(row.name, 0))
+    return seen if seen.rows else None
+
+
+def _sources_now(ledger: Ledger) -> _Sources:
+    """The project's sources of today, for a model whose data is not in the record."""
+    seen = _Sources(ledger.sources(), source_sizes(ledger))
+    for file in ledger.files():
+        seen.documents[file.source] = seen.documents.get(file.source, 0) + file.documents
+        seen.unreadable[file.source] = seen.unreadable.get(file.source, 0) + (file.outcome == "unreadable")
+    return seen
 
 
 def _shape(folder: Path) -> dict[str, Any]:

@@ -193,7 +193,8 @@ def check(sources: Sequence[SourceRow], intent: Intent, sizes: Mapping[str, int]
         raise Refused(
             f'intent = "{intent}" does not fit the data: ' + "; ".join(lines),
             where="[project] intent",
-            fix=f'Remove or replace {names}, record the licence you hold ([corpus.sources.NAME] license), or set intent = "research"',
+            fix=f"Remove or replace {names}, or record the licence you hold ([corpus.sources.NAME] license), and run again;"
+            ' or set intent = "research"',
         )
     return result
 
