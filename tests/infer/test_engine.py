@@ -267,6 +267,36 @@ def test_engine_when_the_model_breaks_tells_every_caller(
         assert engine.submit([1, 2], GREEDY).result().finish_reason == "length"  # it goes on
 
 
+@pytest.mark.parametrize("part", ["add", "fail_all", "shrink"])
+def test_engine_when_its_own_thread_breaks_tells_every_caller_and_refuses_more(
+    make_model: Callable[..., Transformer], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    with Engine(make_model(), tokenizer) as engine:
+        scheduler = engine._scheduler
+        if part == "add":
+            monkeypatch.setattr(scheduler, "add", broken)
+        else:  # a step that fails must give its memory back, or there is too much of it after the last answer
+            monkeypatch.setattr(scheduler.cache, "shrink", broken)
+            monkeypatch.setattr("gptwright.infer.engine._IDLE_BYTES", -1)
+        if part == "fail_all":
+            monkeypatch.setattr(scheduler, "step", broken)
+        request, other = engine._request([1, 2], GREEDY, None, None), engine._request([3], GREEDY, None, None)
+        engine._enqueue([request, other])
+        if part == "shrink":  # both were complete before
+            assert request.result(30).finish_reason == other.result(30).finish_reason == "length"
+        else:
+            for waiting in (request, other):
+                with pytest.raises(MemoryError, match="no room"):
+                    waiting.result(30)
+        assert engine._thread is not None
+        engine._thread.join(30)
+        with pytest.raises(GptwrightError, match="closed after a fault: no room"):
+            engine.submit([1])
+
+
 def test_listener_when_it_raises_ends_its_own_request_alone(engine: Engine) -> None:
     def broken(_: Piece) -> None:
         raise RuntimeError("listener")

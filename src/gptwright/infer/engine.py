@@ -4,6 +4,7 @@
 """
 
 import atexit
+import contextlib
 import threading
 import time
 import weakref
@@ -64,6 +65,7 @@ class Engine:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._fault: BaseException | None = None
         _open_engines.add(self)
 
     @classmethod
@@ -311,7 +313,8 @@ class Engine:
     def _enqueue(self, requests: Sequence[Request]) -> None:
         with self._condition:
             if self._closed:
-                raise GptwrightError("the engine is closed")
+                after = "" if self._fault is None else f" after a fault: {self._fault}"
+                raise GptwrightError(f"the engine is closed{after}") from self._fault
             self._arrived.extend(requests)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="gptwright-engine", daemon=True)
@@ -323,24 +326,38 @@ class Engine:
             self._condition.notify_all()
 
     def _run(self) -> None:
+        try:
+            while self._round():
+                pass
+        except BaseException as fault:  # nothing may end this thread and leave callers waiting for it
+            self._fault = fault
+        error = self._fault or GptwrightError("the engine was closed")
+        with self._condition:
+            self._closed = True
+            left, self._arrived = self._arrived, []
+        for request in left:
+            request.fail(error)
+        with contextlib.suppress(Exception):  # after a fault it may fail again, but only once all are told
+            self._scheduler.fail_all(error)
+
+    def _round(self) -> bool:
+        """Take in what arrived, do one step. Returns whether to go on."""
         scheduler = self._scheduler
-        while True:
-            with self._condition:
-                while not (self._closed or self._arrived or scheduler.busy):
-                    self._condition.wait()
-                arrived, self._arrived = self._arrived, []
-                closed = self._closed
-                for request in arrived:
-                    scheduler.add(request)
-            if closed:
-                scheduler.fail_all(GptwrightError("the engine was closed"))
-                return
-            try:
-                scheduler.step()
-            except BaseException as error:  # one bad step must not hang every caller for ever
-                scheduler.fail_all(error)
-            if not scheduler.busy and scheduler.cache.size_bytes > _IDLE_BYTES:
-                scheduler.cache.shrink()
+        with self._condition:
+            while not (self._closed or self._arrived or scheduler.busy):
+                self._condition.wait()
+            if self._closed:
+                return False
+            while self._arrived:
+                scheduler.add(self._arrived[0])
+                del self._arrived[0]  # only now: if adding fails, it must still be found and told
+        try:
+            scheduler.step()
+        except BaseException as error:  # one bad step must not hang every caller for ever
+            scheduler.fail_all(error)
+        if not scheduler.busy and scheduler.cache.size_bytes > _IDLE_BYTES:
+            scheduler.cache.shrink()
+        return True
 
 
 _IDLE_BYTES = 64 * 2**20
