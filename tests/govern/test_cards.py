@@ -195,3 +195,24 @@ def test_applicability_when_a_run_kept_no_numbers_then_says_so(ledger):
     result = applicability(ledger, lost)
     assert result.not_recorded == ("lost",)
     assert "too low" in result.statements[0]
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_write_cards_when_a_stage_passed_the_model_through_then_it_is_the_same_model(ledger, tmp_path, tuned):
+    first = make_model(ledger, tmp_path)
+    passed = ledger.add_artifact(
+        "model", stage="finetune", name=MODEL, path=first.path, hash=first.hash, parents=[first.id], meta={"passed_through": True}
+    )  # fmt: skip
+    newest = passed
+    if tuned:
+        newest = ledger.add_artifact(
+            "model", stage="refresh", name="demo-refresh", path="x", hash="b2:r", parents=[passed.id],
+            meta={"tokens": 500, "tokens_per_s": 50.0, "flops_per_s": 5e6},
+        )  # fmt: skip
+    result = applicability(ledger, newest)
+    assert result.flop == pytest.approx(1000 * 5e4 + tuned * 500 * 1e5)
+    assert result.not_recorded == ()
+    text = write_cards(tmp_path, ledger, tmp_path / "out", "private")[0].read_text(encoding="utf-8")
+    assert ("Descends from: " in text) == tuned
+    assert text.count(f"{MODEL} (`b2:m`)") == tuned
+    assert "training compute" not in text

@@ -56,6 +56,14 @@ def training_facts(ledger: Ledger, artifact: Artifact) -> dict[str, Any]:
     return {**(run.meta if run else {}), **artifact.meta}
 
 
+def original(ledger: Ledger, model: Artifact) -> Artifact:
+    """The model itself where a stage only passed it through: same files, same hash, and the run that made them."""
+    if not model.meta.get("passed_through"):
+        return model
+    same = (a for a in ledger.artifacts("model") if a.hash == model.hash and not a.meta.get("passed_through"))
+    return next(same, model)
+
+
 def applicability(ledger: Ledger, model: Artifact, *, base_flop: float | None = None) -> Applicability:
     """Sum the training compute of a model and all models it descends from.
 
@@ -67,7 +75,8 @@ def applicability(ledger: Ledger, model: Artifact, *, base_flop: float | None = 
     runs: list[RunCompute] = []
     missing: list[str] = []
     imported = None
-    for artifact in [*ledger.ancestors(model.id), model]:
+    model = original(ledger, model)
+    for artifact in [*(a for a in ledger.ancestors(model.id) if not a.meta.get("passed_through")), model]:
         if artifact.kind != "model":
             continue
         if artifact.stage == "import" or artifact.meta.get("imported"):

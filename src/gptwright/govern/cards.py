@@ -10,7 +10,7 @@ import yaml
 from gptwright.core.errors import UserError
 from gptwright.core.files import atomic_write, write_json
 from gptwright.core.ledger import Artifact, Evaluation, Ledger, SourceRow
-from gptwright.govern.applicability import NOTICE, Applicability, applicability
+from gptwright.govern.applicability import NOTICE, Applicability, applicability, original
 from gptwright.govern.policy import UNKNOWN, Finding, Intent, Review, check, meaning, source_sizes
 
 _SIZES = (
@@ -119,6 +119,7 @@ def _gather(root: Path, ledger: Ledger, intent: Intent, model_id: str | None) ->
     model = ledger.find("model", model_id) if model_id else ledger.latest("model")
     if model is None:
         raise UserError(f"no model {model_id}" if model_id else "no model yet", fix="Run: gptwright run")
+    model = original(ledger, model)
     ancestors = ledger.ancestors(model.id)
     data = [a for a in ancestors if a.kind in _DATA_KINDS]
     seen = _sources_then(data) or _sources_now(ledger)
@@ -212,7 +213,7 @@ def _unknown_lines(unknown: Sequence[str]) -> list[str]:
 
 def _model_card(facts: _Facts) -> str:
     model, shape = facts.model, facts.shape
-    bases = [a for a in facts.ancestors if a.kind == "model"]
+    bases = [a for a in facts.ancestors if a.kind == "model" and not a.meta.get("passed_through")]
     front = {
         "license": str(model.meta["license"]).lower() if model.meta.get("license") else None,
         "language": model.meta.get("language"),
