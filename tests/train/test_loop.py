@@ -196,7 +196,7 @@ def test_train_when_the_heldout_loss_is_nan_then_stops_before_a_checkpoint(
     plan = TinyPlan()
     monkeypatch.setattr(Stepper, "evaluate", lambda self, batch: (float("nan"), 1))
     heldout = Heldout([plan.batch(10**6)], np.ones(64, dtype=np.uint16))
-    with pytest.raises(UserError, match="the held-out loss is not a number at step 3"):
+    with pytest.raises(UserError, match="the held-out loss is not a number at step 1"):
         train(tiny_config(), plan, TrainConfig(max_steps=3), run_dir=tmp_path, heldout=heldout)
     assert latest_checkpoint(tmp_path / "checkpoints") is None
 
