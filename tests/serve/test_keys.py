@@ -188,6 +188,43 @@ def test_feedback_when_consent_is_given_then_it_is_kept_masked_and_otherwise_onl
     assert [row.value for row in rows] == [{"up": True}, {"text": "call [PHONE]"}]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"more": {"mail": "bob@example.org"}},
+        {"more": ["bob@example.org"]},
+        {"more": None},
+        {"bob@example.org": True},
+        {"": 1},
+        {"k" * 41: 1},
+        {str(i): i for i in range(21)},
+        ["up"],
+    ],
+)
+def test_feedback_when_the_value_is_not_a_flat_list_of_short_names_then_400_and_nothing_is_kept(
+    start: Any, control: ControlStore, value: Any
+) -> None:
+    url, _ = start(control=control)
+    response = httpx.post(url + "/v1/feedback", json={"model": "m", "kind": "comment", "value": value})
+    assert response.status_code == 400
+    assert str(response.json()["error"]["param"]).startswith("value")
+    with control.session() as session:
+        assert session.scalars(sa.select(Feedback)).all() == []
+
+
+def test_feedback_when_the_value_holds_every_kind_then_types_are_kept_and_all_texts_masked(
+    start: Any, control: ControlStore
+) -> None:
+    url, _ = start(control=control)
+    value = {"up": True, "stars": 4, "share": 0.5, "text": "to bob@example.org", "more": "bob@example.org"}
+    posted = {"model": "m", "kind": "comment", "value": value}
+    assert httpx.post(url + "/v1/feedback", json=posted).status_code == 201
+    with control.session() as session:
+        kept = session.scalars(sa.select(Feedback)).one().value
+    assert kept == {**value, "text": "to [EMAIL]", "more": "[EMAIL]"}
+    assert [type(item) for item in kept.values()] == [bool, int, float, str, str]
+
+
 def test_feedback_when_there_is_no_store_then_it_says_so(shared: tuple[str, Any]) -> None:
     response = httpx.post(shared[0] + "/v1/feedback", json={"model": "m", "kind": "thumb", "value": {}})
     assert (response.status_code, response.json()["error"]["code"]) == (501, "no_control_store")

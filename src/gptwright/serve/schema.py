@@ -5,10 +5,20 @@ Fields of OpenAI's API that we do not have are refused, unless they carry the va
 """
 
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 _NOTHING: dict[str, tuple[Any, ...]] = {
@@ -255,20 +265,19 @@ class DetokenizeRequest(Body):
     tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=1_000_000)
 
 
+FeedbackKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+FeedbackItem = StrictBool | StrictInt | StrictFloat | StrictStr
+
+
 class FeedbackRequest(Body):
     """``POST /v1/feedback``: a judgement of an answer."""
 
     model: Model
     kind: Literal["thumb", "rating", "edit", "comment"]
-    value: dict[str, Any] = Field(description='Such as {"up": true} or {"text": "a better answer"}.')
+    value: dict[FeedbackKey, FeedbackItem] = Field(
+        max_length=20, description='Flat, such as {"up": true} or {"text": "a better answer"}; texts are masked.'
+    )
     messages: list[ChatMessage] = Field(default_factory=list, max_length=10_000)
     consent: bool = Field(
         default=False, description="Whether the conversation may be kept. Without it only the judgement is."
     )
-
-    @field_validator("value")
-    @classmethod
-    def _small(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        if len(value) > 20:
-            raise ValueError("at most 20 entries")
-        return value
