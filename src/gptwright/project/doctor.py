@@ -5,10 +5,14 @@ import importlib.util
 import os
 import platform
 import shutil
+import sqlite3
 import sys
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from gptwright.core.errors import UserError
 
 # extra -> a module that shows whether it is there, and what it is good for
 _EXTRAS = {
@@ -31,7 +35,9 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything. Takes a second, most of it the import of torch."""
-    return [_python(), _torch(), _bf16(), _compiler(), _memory(), _disk(), _gpu(), *_extras(), _browser()]
+    torch = _torch()
+    with_torch = [_bf16(), _gpu()] if torch.verdict == "ok" else []
+    return [_python(), torch, *with_torch, _compiler(), _memory(), _disk(), _database(), *_extras(), _browser()]
 
 
 def _python() -> Finding:
@@ -100,6 +106,27 @@ def _disk() -> Finding:
     return Finding(
         "disk", "ok" if free >= 2 else "bad", f"{free:.1f} GiB free here", "" if free >= 2 else "Free some space"
     )
+
+
+def _database() -> Finding:
+    """Makes a control store, which tries SQLite, SQLAlchemy and the migrations."""
+    from gptwright.core.control import ControlStore
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        try:
+            ControlStore.open(Path(folder) / "control.sqlite").close()
+        except UserError as error:
+            return Finding("database", "bad", str(error), "Set TMPDIR to a folder on a local disk, or repair Python")
+    found = f"SQLite {sqlite3.sqlite_version}"
+    if importlib.util.find_spec("psycopg") is None:
+        return Finding("database", "ok", f"{found}; no driver for PostgreSQL")
+    try:
+        import psycopg
+    except ImportError as error:  # the package without the C library that it calls
+        return Finding(
+            "database", "note", f"{found}; psycopg: {error}", 'For PostgreSQL: pip install "psycopg[binary]"'
+        )
+    return Finding("database", "ok", f"{found}; psycopg {psycopg.__version__} for PostgreSQL")
 
 
 def _gpu() -> Finding:
