@@ -1,8 +1,12 @@
 """Training's kernels give what the plain form gives: values and gradients, fp32 tightly, bf16 within its rounding."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
+from gptwright.model import native as module
 from gptwright.model.config import ModelConfig
 from gptwright.model.kernels import Kernels, linear_cross_entropy
 from gptwright.model.native import native
@@ -117,6 +121,68 @@ def test_linear_cross_entropy_when_rows_are_masked_then_equals_torch(dtype: torc
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_native_when_switched_off_then_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_when_switched_off_then_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("GPTWRIGHT_NATIVE", "0")
-    assert native.__wrapped__() is None
+    assert module.load.__wrapped__() == (None, "GPTWRIGHT_NATIVE=0 is set")
+    assert "kernels are off" in capsys.readouterr().err
+
+
+def test_native_when_there_is_no_compiler_then_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    assert module.load.__wrapped__()[0] is None
+    assert "no C++ compiler (g++)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_native_when_the_cached_library_is_damaged_then_is_built_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPTWRIGHT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir(mode=0o700)
+    library = tmp_path / "cache" / f"kernels-{native().key}.so"
+    library.write_bytes(b"half a libr")
+    library.chmod(0o700)
+    found = module.load.__wrapped__()[0]
+    assert found is not None
+    assert found.key == native().key
+    assert [path.name for path in library.parent.iterdir()] == [library.name]
+    assert library.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX modes")
+def test_cache_when_others_could_write_to_it_then_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPTWRIGHT_CACHE", str(tmp_path / "new"))
+    assert module._cache() == tmp_path / "new"
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    for mode, trusted in ((0o755, True), (0o775, False), (0o777, False)):
+        (tmp_path / "new").chmod(mode)
+        assert (module._cache() is not None) == trusted
+    (tmp_path / "new").chmod(0o700)
+    monkeypatch.setattr(os, "getuid", lambda: (tmp_path / "new").stat().st_uid + 1)
+    assert module._cache() is None
+
+
+@needs_compiler
+def test_native_when_the_cache_is_not_trusted_then_a_planted_library_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = tmp_path / f"kernels-{native().key}.so"
+    planted.write_bytes(b"planted")
+    tmp_path.chmod(0o777)
+    built: list[Path] = []
+
+    def build(compiler: str, library: Path) -> None:
+        built.append(library)
+        raise OSError("stop here")
+
+    monkeypatch.setenv("GPTWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "_build", build)
+    assert module.load.__wrapped__() == (None, "stop here")
+    assert built[0].parent != tmp_path
+    assert planted.read_bytes() == b"planted"
+    assert not built[0].parent.exists()

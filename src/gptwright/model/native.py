@@ -9,6 +9,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,19 @@ import torch
 from torch import Tensor
 
 from gptwright.core.hashing import b2
+from gptwright.core.progress import say
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # No -ffast-math: a NaN must stay one for the guard. Reassociation is allowed, or no sum would be vectorised.
 _FLAGS = "-O3 -std=c++17 -fPIC -shared -fvisibility=hidden -fno-math-errno -fno-trapping-math -fassociative-math -fno-signed-zeros"
+# The first that the compiler takes. OpenMP is not needed: the workers, one a core, make their own calls.
+_ATTEMPTS = (
+    "-march=native -mprefer-vector-width=512 -fopenmp",
+    "-march=native -fopenmp",
+    "-march=native",
+    "-fopenmp",
+    "",
+)
 _TIMEOUT_S = 120
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[Any]] = {
@@ -40,9 +50,15 @@ _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class Native:
-    """The loaded library. ``call(name, dtype, *arguments)`` passes tensors by address; they must be contiguous and on the CPU."""
+    """The loaded library. ``call(name, dtype, *arguments)`` passes tensors by address; they must be contiguous and on the CPU.
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    Args:
+        library: of kernels.cpp.
+        key: names what it was built from, by and for.
+    """
+
+    def __init__(self, library: ctypes.CDLL, key: str) -> None:
+        self.key = key
         self._functions: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
         for name, arguments in _SIGNATURES.items():
             for dtype, suffix in _SUFFIX.items():
@@ -56,61 +72,86 @@ class Native:
         self._functions[name, dtype](*values)
 
 
-@lru_cache(maxsize=1)
 def native() -> Native | None:
     """The library for this processor, compiled now (about 2 s) or found in the cache; None where that cannot be done."""
-    if sys.platform == "win32" or os.environ.get("GPTWRIGHT_NATIVE") == "0":
-        return None
+    return load()[0]
+
+
+@lru_cache(maxsize=1)
+def load() -> tuple[Native | None, str]:
+    """The library, or None and why not; the first call says it on stderr too."""
+    try:
+        return _load(), ""
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        say(f"training's kernels are off, it runs at about half speed: {error}")
+        return None, str(error)
+
+
+def _load() -> Native:
+    if sys.platform == "win32":
+        raise OSError("they are not built on Windows")
+    if os.environ.get("GPTWRIGHT_NATIVE") == "0":
+        raise OSError("GPTWRIGHT_NATIVE=0 is set")
     compiler = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
     if compiler is None:
-        return None
-    try:
-        return Native(ctypes.CDLL(str(_build(compiler))))
-    except (OSError, subprocess.SubprocessError, AttributeError):
-        return None
+        raise OSError("no C++ compiler (g++)")
+    key = _key(compiler)
+    with ExitStack() as stack:
+        # Without a folder that nobody else can write to, one for this process: a loaded library does not need its file.
+        folder = _cache() or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gptwright-")))
+        library = folder / f"kernels-{key}.so"
+        if _private(library):
+            try:
+                return Native(ctypes.CDLL(str(library)), key)
+            except (OSError, AttributeError):
+                library.unlink(missing_ok=True)  # damaged: built once more
+        _build(compiler, library)
+        return Native(ctypes.CDLL(str(library)), key)
 
 
-def _build(compiler: str) -> Path:
+def _key(compiler: str) -> str:
+    """Names a library by all that its code depends on."""
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
     ).stdout
-    key = b2("\0".join([_SOURCE.read_text(encoding="utf-8"), _FLAGS, version, _processor()]))[3:35]
-    folder = _cache()
-    library = folder / f"kernels-{key}.so"
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".tmp-{uuid.uuid4().hex[:8]}.so"
-    attempts: tuple[list[str], ...] = (
-        ["-march=native", "-mprefer-vector-width=512", "-fopenmp"],
-        ["-march=native", "-fopenmp"],
-        ["-fopenmp"],
-        [],
-    )
+    return b2("\0".join([_SOURCE.read_text(encoding="utf-8"), _FLAGS, version, _processor()]))[3:35]
+
+
+def _build(compiler: str, library: Path) -> None:
+    temporary = library.with_name(f".tmp-{uuid.uuid4().hex[:8]}.so")
     try:
-        for extra in attempts:
-            command = [compiler, *_FLAGS.split(), *extra, str(_SOURCE), "-o", str(temporary)]
+        for extra in _ATTEMPTS:
+            command = [compiler, *_FLAGS.split(), *extra.split(), str(_SOURCE), "-o", str(temporary)]
             done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
             if done.returncode == 0:
+                temporary.chmod(0o700)
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
                 os.replace(temporary, library)
-                return library
-        raise OSError("the compiler refuses kernels.cpp")
+                return
+        raise OSError(f"{compiler} refuses kernels.cpp")
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _cache() -> Path:
-    given = os.environ.get("GPTWRIGHT_CACHE")
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    folder = Path(base) / "gptwright" if base else Path.home() / ".cache" / "gptwright"
+def _cache() -> Path | None:
+    """The folder of compiled libraries, or None when it cannot be made or others could put code into it."""
+    given, base = os.environ.get("GPTWRIGHT_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        folder = Path(given) if given else (Path(base) if base else Path.home() / ".cache") / "gptwright"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        return None
+    return folder if _private(folder) and os.access(folder, os.W_OK) else None
+
+
+def _private(path: Path) -> bool:
+    """Whether it is there, the user's own, and nobody else may write to it."""
+    try:
+        found = path.stat()
     except OSError:
-        user = os.getuid() if hasattr(os, "getuid") else 0
-        return Path(tempfile.gettempdir()) / f"gptwright-{user}"
+        return False
+    return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
 
 
 def _processor() -> str:
