@@ -141,6 +141,10 @@ def test_check_door_when_the_only_key_is_revoked_then_it_is_refused(control: Con
     [
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": "http://[1.2]:80"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Host": "[1.2]"}, 403),
         ({"Host": "evil.example"}, 403),
         ({"Host": "evil.example:8000"}, 403),
         ({"Host": "localhost"}, 200),

@@ -86,7 +86,7 @@ class Edge:
 
     async def _check(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or "" if _is_host(host) else ""
+        name = _hostname(host)
         if self.config.is_local and not is_loopback(name) and name not in self.config.allowed_hosts:
             raise ApiError(
                 403,
@@ -94,7 +94,7 @@ class Edge:
                 code="host_not_allowed",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _authority(origin) != host:
             raise ApiError(403, "Requests from pages of other sites are not allowed.", code="origin_not_allowed")
         path = scope["path"]
         if scope["type"] == "http" and self.config.asks_for_key and path not in OPEN_PATHS and _API.match(path):
@@ -169,5 +169,19 @@ class Edge:
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
-def _is_host(host: str) -> bool:
-    return re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", host) is not None
+def _hostname(host: str) -> str:
+    """The name in a Host header; empty when it is malformed."""
+    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", host):
+        return ""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # brackets around what is no IPv6 address
+        return ""
+
+
+def _authority(origin: str) -> str | None:
+    """Name and port in an Origin header; None when it is malformed or has none, which equals no host."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
