@@ -75,7 +75,7 @@ def test_judge_when_a_rebuild_gave_the_same_content_then_those_below_stay_fresh(
     world.make("corpus")
     world.make("tokenizer")
     world.files = {"mine": "2"}
-    assert world.judge()["corpus"].reasons == ("source mine has changed files",)
+    assert world.judge()["corpus"].reasons == ("mine changed",)
     world.make("corpus", hash="h1")
     assert world.judge()["tokenizer"].state == "fresh"
     world.files = {"mine": "2", "new": "1"}
@@ -90,11 +90,28 @@ def test_judge_when_the_artifact_was_deleted_then_it_is_missing(world: World) ->
 
 
 def test_judge_when_the_last_run_was_interrupted_then_it_says_that_it_continues(world: World) -> None:
-    world.ledger.start_run("r1", "corpus", {})
+    world.ledger.start_run("r1", "corpus", {"key": world.judge()["corpus"].key})
     world.ledger.finish_run("r1", "interrupted")
     verdict = world.judge()["corpus"]
     assert verdict.state == "interrupted"
     assert "it continues" in verdict.reasons[0]
+
+
+def test_judge_when_settings_changed_after_the_interruption_then_it_says_that_it_begins_anew(world: World) -> None:
+    world.ledger.start_run("r1", "corpus", {"key": world.judge()["corpus"].key})
+    world.ledger.finish_run("r1", "interrupted")
+    world.config["corpus"]["recipe"] = "books"
+    assert "begins anew" in world.judge()["corpus"].reasons[0]
+
+
+def test_judge_when_a_later_run_failed_over_an_artifact_then_the_artifact_is_not_trusted(world: World) -> None:
+    world.make("corpus")
+    world.make("tokenizer")
+    world.ledger.start_run("r2", "corpus", {"key": "another"})
+    world.ledger.finish_run("r2", "failed")
+    verdicts = world.judge()
+    assert verdicts["corpus"].state == "failed"
+    assert verdicts["tokenizer"].state == "stale"
 
 
 def test_code_version_when_only_comments_and_docstrings_change_then_it_is_the_same(

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import gptwright as gw
+from gptwright.infer.config import GenerationConfig
+from gptwright.infer.engine import Engine
 
 STAGES = ["corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluate", "release"]
 SMALL = {
@@ -81,7 +83,7 @@ def test_keeper_when_texts_arrive_then_refreshes_promotes_rolls_back_and_documen
     for seed in range(12):
         (copy / "data" / f"new-{seed}.txt").write_text(tiny.note(900 + seed), encoding="utf-8")
     corpus = ask("status")["stages"][0]
-    assert (corpus["state"], corpus["reasons"]) == ("stale", ["source mine has changed files"])
+    assert (corpus["state"], corpus["reasons"]) == ("stale", ["source mine changed"])
 
     refreshed = ask("refresh")
     candidate = refreshed["model"]
@@ -102,7 +104,7 @@ def test_keeper_when_texts_arrive_then_refreshes_promotes_rolls_back_and_documen
     assert back["model_id"] == first
     assert gw.load("production", project=str(copy)).id == first
 
-    files = {Path(path).name for path in ask("compliance")["files"]}
+    files = {Path(path).name for path in ask("compliance", candidate)["files"]}
     assert files >= {"README.md", "DATASET_CARD.md", "ATTRIBUTION.md", "applicability.json"}
     written = copy / "work" / "reports" / "compliance"
     assert "LicenseRef-own" in (written / "DATASET_CARD.md").read_text(encoding="utf-8")
@@ -115,6 +117,45 @@ def test_refresh_when_nothing_is_new_then_does_nothing(copy: Path, gptwright: An
     done = gptwright("refresh", "--if-changed", "--project", str(copy)).ok()
     assert "nothing to do" in done.out
     assert sorted(path.name for path in (copy / "work" / "models").iterdir()) == models
+
+
+@pytest.mark.slow
+def test_refresh_when_a_file_was_edited_in_place_then_its_new_text_is_learnt(
+    copy: Path, tiny: Any, gptwright: Any
+) -> None:
+    edited = sorted((copy / "data").glob("*.txt"))[:8]
+    for number, path in enumerate(edited):
+        path.write_text(tiny.note(5000 + number), encoding="utf-8")
+    report = gptwright("refresh", "--if-changed", "--project", str(copy), "--json").ok().json
+    assert len(report["change"]["added"]) == len(report["change"]["removed"]) == len(edited)
+    assert report["model"] is not None
+
+
+def test_promote_when_state_was_lost_then_the_model_is_entered_again(copy: Path, gptwright: Any) -> None:
+    shutil.rmtree(copy / "state")
+    moved = gptwright("release", "promote", "--project", str(copy), "--json").ok().json
+    assert gw.load("production", project=str(copy)).id == moved["model_id"]
+
+
+def test_chat_when_the_production_directory_is_gone_then_the_newest_model_answers_and_it_is_said(
+    copy: Path, gptwright: Any
+) -> None:
+    release = gptwright("release", "show", "production", "--project", str(copy), "--json").ok().json
+    shutil.rmtree(copy / release["path"])
+    gptwright("run", "--force", "--set", "finetune.max_steps=4", "--project", str(copy)).ok()
+    talk = gptwright("chat", "--max-tokens", "3", "--project", str(copy), "--json", stdin="Hello!\n").ok()
+    assert talk.json["model"] != release["model"]
+    assert "is gone" in talk.err
+    gptwright("release", "promote", "--project", str(copy)).ok()
+
+
+def test_run_when_a_model_was_damaged_then_making_it_again_mends_it(copy: Path, gptwright: Any) -> None:
+    release = gptwright("release", "show", "production", "--project", str(copy), "--json").ok().json
+    weights = copy / release["path"] / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    gptwright("run", "finetune", "--force", "--project", str(copy)).ok()
+    assert weights.read_bytes() == whole
 
 
 @pytest.mark.slow
@@ -205,6 +246,8 @@ def test_open_model_when_imported_then_lora_trains_an_adapter_that_answers(
     assert manifest["base"] == {"id": "open", "hash": made["hash"]}
     adapter = json.loads((model / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert adapter["r"] == 16
+    with Engine.load(model / "adapter") as engine:  # its base is found beside it
+        assert engine.complete("Hello", GenerationConfig(max_tokens=3, temperature=0.0)).ids
     talk = gptwright("chat", model.name, "--max-tokens", "5", "--project", str(root), "--json", stdin="Hello!\n").ok()
     assert talk.json["model"] == model.name
     before = gw.load(str(root / made["path"])).chat(

@@ -1,5 +1,6 @@
 """Verbs that judge and release: evaluate, compare, release, refresh, compliance."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,7 +39,9 @@ def evaluate(
     """Measure a model: held-out text beside baselines, samples, your own questions."""
     from gptwright.project.evaluating import evaluate as measure
 
-    data, text = measure(call.project(), model, suite or [])
+    # A path on the command line begins at the current folder; one in the configuration at the project's.
+    suites = [str(Path(name).resolve()) if Path(name).is_file() else name for name in suite or []]
+    data, text = measure(call.project(), model, suites)
     return Answer(data, text)
 
 
@@ -133,7 +136,7 @@ def refresh(
 
 def compliance(
     call: Call,
-    model: Annotated[str | None, typer.Argument(help="Model [the newest].")] = None,
+    model: Annotated[str | None, typer.Argument(help="Model [production, else the newest].")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for the documents [work/reports/compliance].")] = None,
 ) -> Answer:
     """Write the model card, dataset card, attribution and applicability from what really happened."""

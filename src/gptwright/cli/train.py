@@ -93,10 +93,13 @@ def pretrain(
         "pretrain.max_time": max_time,
         "pretrain.max_steps": max_steps,
     }
-    if resume and not any(
-        v.stage == "pretrain" and v.state in ("interrupted", "failed") for v in call.project().status()
-    ):
-        raise UserError("there is no stopped run of pretrain", fix="Leave out --resume")
+    if resume:
+        from dataclasses import replace
+
+        from gptwright.project.pipeline import continues
+
+        if not continues(replace(call, overrides=(*call.overrides, *_settings(options))).project(), "pretrain"):
+            raise UserError("there is no stopped run of pretrain with these settings", fix="Leave out --resume")
     return _run_stage(call, "pretrain", _settings(options), force)
 
 
@@ -154,7 +157,7 @@ def export(
     from gptwright.project.exchange import export_model
 
     made = export_model(call.project(), model, to, out)
-    return Answer(made, made["report"])
+    return Answer(made, made["report"], 0 if made["greedy_equal"] else 1)
 
 
 def runs_list(call: Call) -> Answer:

@@ -92,14 +92,22 @@ def judge(
         runs = [run for run in every if run.stage == stage.name]
         if runs and runs[-1].id == under_way:
             state, reasons = "running", (f"run {under_way} is under way", *reasons)
-        elif state != "fresh" and runs and runs[-1].state in _STATES:
-            reasons = (f"last run {runs[-1].id} {_STATES[runs[-1].state]}", *reasons)
+        elif runs and runs[-1].state in _STATES:
+            # Also over an artifact that looks fresh: the later run may have changed what the artifact's path holds.
+            how = _STATES[runs[-1].state]
+            if runs[-1].state != "failed":
+                how += (
+                    "; it continues"
+                    if runs[-1].config.get("key") == key
+                    else "; settings changed since, so it begins anew"
+                )
+            reasons = (f"last run {runs[-1].id} {how}", *reasons)
             state = "failed" if runs[-1].state == "failed" else "interrupted"
         verdicts[stage.name] = Verdict(stage.name, state, reasons, key, parts, artifact)
     return list(verdicts.values())
 
 
-_STATES = {"running": "was killed; it continues", "failed": "failed", "interrupted": "was interrupted; it continues"}
+_STATES = {"running": "was killed", "failed": "failed", "interrupted": "was interrupted"}
 
 
 def key_parts(stage: Stage, config: Mapping[str, Any], made: Mapping[str, Artifact | None]) -> dict[str, Any]:
@@ -132,8 +140,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = old.get("outside", {}), new.get("outside", {})
     for name in after.keys() | before.keys():
         if before.get(name) != after.get(name):
-            word = "is new" if name not in before else "is gone" if name not in after else "has changed files"
-            reasons.append(f"source {name} {word}")
+            word = "is new" if name not in before else "is gone" if name not in after else "changed"
+            reasons.append(f"{name} {word}")
     return reasons or ["made by an older gptwright"]
 
 
@@ -176,7 +184,7 @@ def code_version(modules: tuple[str, ...]) -> str:
                 and ast.get_docstring(node, clean=False) is not None
             ):
                 node.body = node.body[1:]
-        trees.append(name + ast.dump(tree))
+        trees.append(name + ast.unparse(tree))
     return b2("\n".join(trees))
 
 

@@ -54,6 +54,12 @@ def restore(project: "Project", file: Path, force: bool) -> list[str]:
     Raises:
         UserError: there is state already (without force), or the archive is not one of ours.
     """
+    if project.settings.serve.database_url:
+        raise UserError(
+            "the control store is a database elsewhere",
+            where="[serve] database_url",
+            fix="Restore it with its own tools",
+        )
     if any(project.state.glob("*")) and not force:
         raise UserError("there is state already", where=str(project.state), fix="Use --force to replace it")
     names = []

@@ -7,7 +7,6 @@ import platform
 import shutil
 import sqlite3
 import sys
-import sysconfig
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,17 +77,14 @@ def _cpu_name() -> str:
 
 
 def _compiler() -> Finding:
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++") or shutil.which("cl")
-    header = Path(sysconfig.get_path("include")) / "Python.h"
-    if compiler and header.is_file():
-        return Finding("compiler", "ok", f"{compiler}, Python headers")
-    missing = "no C++ compiler" if not compiler else "no Python headers"
-    return Finding(
-        "compiler",
-        "note",
-        missing,
-        "Everything runs, training about half as fast. Run: apt-get install g++ python3-dev",
-    )
+    from gptwright.model import native
+
+    compiler = native.compiler()
+    library, missing = native.load()
+    if library is not None:
+        return Finding("compiler", "ok", f"{compiler}, training's kernels are built")
+    fix = "Everything runs, training at about half speed."
+    return Finding("compiler", "note", missing, fix if compiler else f"{fix} Run: apt-get install g++")
 
 
 def _memory() -> Finding:

@@ -44,7 +44,7 @@ def evaluate_stage(job: "Job") -> StageResult:
         # One long document cannot be split; its owner still gets a model, though one that the gate holds back.
         say("evaluate: nothing is held out, so the model is not measured. Add documents")
         suites.remove("heldout")
-    report, text = evaluate_model(job.project, job.ledger, ref, suites)
+    report, text = evaluate_model(job.project, job.ledger, ref, suites, kind="evaluation")
     return StageResult(
         "evaluation",
         f"evaluation-{b2_json(report)[3:13]}",
@@ -70,9 +70,9 @@ def evaluate(project: "Project", name: str | None, suites: Sequence[str]) -> tup
 
 
 def evaluate_model(
-    project: "Project", ledger: Ledger, ref: ModelRef, suites: Sequence[str]
+    project: "Project", ledger: Ledger, ref: ModelRef, suites: Sequence[str], kind: str = "measured"
 ) -> tuple[dict[str, Any], str]:
-    """Run suites on a model; gives the report as data and as text, and writes it to ``work/reports``."""
+    """Run suites on a model; gives the report as data and as text, and writes it to ``work/reports/KIND-MODEL.json``."""
     report: dict[str, Any] = {"model": ref.id, "model_hash": ref.hash}
     lines = [f"{ref.id}"]
     with Engine.load(ref.path) as engine:
@@ -105,7 +105,7 @@ def evaluate_model(
                 lines += [
                     f"  {Path(asked.path).name}: {asked.accuracy} right; a difference under {asked.mde:.0%} could not be seen"
                 ]
-    path = project.work / "reports" / f"evaluation-{ref.id}.json"
+    path = project.work / "reports" / f"{kind}-{ref.id}.json"
     report["path"] = path.relative_to(project.root).as_posix()
     write_json(path, report)
     return report, "\n".join(lines)

@@ -132,6 +132,8 @@ def export_model(project: "Project", name: str, to: str, out: Path) -> dict[str,
 
     if to != "hf":
         raise UserError(f"no such format: {to}", fix="Formats: hf")
+    if out.exists() and not out.is_dir():
+        raise UserError("is a file", where=str(out), fix="Choose a new folder")
     if out.exists() and any(out.iterdir()):
         raise UserError("is not empty", where=str(out), fix="Choose a new folder")
     ref = locate(project, name)

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
+from gptwright.core.config import build_config
 from gptwright.core.errors import UserError
 from gptwright.gateway.resolve import is_remote
 from gptwright.project.models import locate
 
 if TYPE_CHECKING:
+    from gptwright.infer.config import GenerationConfig
     from gptwright.project.project import Project
 
 Messages = Sequence[Mapping[str, Any]]
@@ -97,16 +99,19 @@ class _Local:
         self._engine = Engine.load(folder)
 
     def complete(self, prompt: str, options: Mapping[str, Any]) -> Iterator[str]:
-        from gptwright.infer.config import GenerationConfig
-
-        for piece in self._engine.stream(self._engine.encode_prompt(prompt), GenerationConfig(**options)):
+        for piece in self._engine.stream(self._engine.encode_prompt(prompt), _settings(options)):
             yield piece.text
 
     def chat(self, messages: Messages, options: Mapping[str, Any]) -> Iterator[str]:
-        from gptwright.infer.config import GenerationConfig
-
-        for piece in self._engine.chat(messages, GenerationConfig(**options), stream=True):
+        for piece in self._engine.chat(messages, _settings(options), stream=True):
             yield piece.text
+
+
+def _settings(options: Mapping[str, Any]) -> "GenerationConfig":
+    """Options as a checked configuration; UserError names each that is wrong."""
+    from gptwright.infer.config import GenerationConfig
+
+    return build_config(GenerationConfig, options, where="options")
 
 
 class _Remote:
@@ -131,5 +136,8 @@ class _Remote:
         from gptwright.gateway.provider import ChatSettings
 
         known = {k: v for k, v in options.items() if k in ChatSettings.__dataclass_fields__}
+        # Left at what means "off", an option asks for nothing; any other value would be dropped in silence.
+        if lost := [k for k, v in options.items() if k not in known and v not in (None, 0, 0.0, 1.0)]:
+            raise UserError(f"a remote model takes no {', '.join(lost)}", where=self.name, fix="Leave it out")
         for delta in self._provider.chat(self._model, [dict(m) for m in messages], ChatSettings(**known)):
             yield delta.text

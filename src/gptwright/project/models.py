@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gptwright.core.errors import UserError
 from gptwright.core.ledger import Artifact, Ledger
+from gptwright.core.progress import say
 
 if TYPE_CHECKING:
     from gptwright.gateway.serving import ModelInfo
@@ -42,9 +43,14 @@ def locate(project: "Project | None", name: str | None) -> ModelRef:
         raise UserError(f"no such model: {name or 'production'}", fix="Give a model directory, or --project DIR")
     if name is None or name in alias_names(project):
         found = _by_alias(project, name or "production")
-        if found is not None:
+        if found is not None and found.path.is_dir():
             return found
-        if name is not None:
+        if found is not None:
+            where = str(found.path)
+            if name is not None:
+                raise UserError(f"the directory of {found.id} is gone", where=where, fix="Run: gptwright run")
+            say(f"production ({found.id}) is gone from {where}; taking the newest model instead")
+        elif name is not None:
             raise UserError(f"the alias {name} points to nothing", fix="Run: gptwright release promote MODEL")
     if project.has_ledger:
         with project.ledger() as ledger:

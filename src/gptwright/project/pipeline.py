@@ -48,8 +48,9 @@ def run(project: "Project", targets: Sequence[str], *, dry_run: bool, force: boo
     report = RunReport()
     if dry_run:
         for verdict in project.status():
-            if verdict.stage in wanted and verdict.state != "fresh":
-                report.would_run.append({"stage": verdict.stage, "why": list(verdict.reasons)})
+            forced = force and (not targets or verdict.stage in targets)
+            if verdict.stage in wanted and (verdict.state != "fresh" or forced):
+                report.would_run.append({"stage": verdict.stage, "why": list(verdict.reasons) or ["asked for"]})
         return report
     with stage_lock(project.work, f"run {' '.join(targets) or 'all'}"):
         remove_leftovers(project.work)
@@ -124,6 +125,15 @@ def recorded(ledger: Ledger, run_id: str, stage: str, config: dict[str, Any]) ->
         ledger.finish_run(run_id, "failed", {"error": str(error)})
         raise
     ledger.finish_run(run_id, "done", {"seconds": time.monotonic() - start})
+
+
+def continues(project: "Project", stage: str) -> bool:
+    """Whether the stage's last run was stopped and would go on with the present settings."""
+    verdict = next((v for v in project.status() if v.stage == stage), None)
+    if verdict is None or not project.has_ledger:
+        return False
+    with project.ledger() as ledger:
+        return run_id_for(ledger, stage, verdict.key)[1]
 
 
 def run_id_for(ledger: Ledger, stage: str, key: str) -> tuple[str, bool]:

@@ -57,6 +57,8 @@ def seal(folder: Path, models: Path, project: str, stage: str, facts: dict[str, 
     digest = b2_json(manifest)
     identity = f"{project}-{stage}-{digest[3:13]}"
     target = models / identity
+    if target.exists() and damaged_files(target):
+        shutil.rmtree(target)
     if not target.exists():
         write_json(folder / MANIFEST, manifest)
         os.replace(folder, target)
@@ -65,5 +67,7 @@ def seal(folder: Path, models: Path, project: str, stage: str, facts: dict[str, 
 
 def damaged_files(folder: Path) -> list[str]:
     """Names of files in a model directory that are missing or differ from the manifest."""
+    if not (folder / MANIFEST).is_file():
+        return [MANIFEST]
     files: dict[str, str] = read_json(folder / MANIFEST)["files"]
     return [name for name, digest in files.items() if not (folder / name).is_file() or b2_file(folder / name) != digest]

@@ -1,25 +1,28 @@
 """``gptwright refresh``: new texts in a source lead to continued training, a comparison with production, and a candidate."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptwright.core.errors import UserError
+from gptwright.core.files import read_json
 from gptwright.core.hashing import b2_json
 from gptwright.core.ledger import Artifact, Ledger
 from gptwright.core.lock import stage_lock
 from gptwright.core.progress import say
-from gptwright.corpus.view import Document, documents
+from gptwright.corpus.view import documents
 from gptwright.evaluate.bpb import bits_per_byte
 from gptwright.evaluate.record import HELDOUT, record_bpb
 from gptwright.evaluate.scores import BitsPerByte
 from gptwright.model.config import ModelConfig
 from gptwright.model.io import load_model
+from gptwright.project.models import ModelRef
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.releasing import register
-from gptwright.project.training import heldout, publish, sft_plan, train_config
+from gptwright.project.stages import identity, weighted, write_contents
+from gptwright.project.training import conversations, heldout, publish, train_config, tune
 from gptwright.release.gate import Verdict
 from gptwright.release.refresh import Change, ContinuedTraining, RefreshWork, continued_training, what_is_new
 from gptwright.release.refresh import refresh as decide
@@ -59,18 +62,18 @@ class _Refresh:
         self.corpus = project.work / "corpus"
 
     def go(self, if_changed: bool) -> Any:
-        sizes = {d.uid: len(d.text.encode()) for d in documents(self.corpus)}
+        sizes = {identity(d): len(d.text.encode()) for d in documents(self.corpus)}
         old_heldout: set[str] = set()
         old: dict[str, int] = {}
         if self.production is not None:
             old_heldout = self._judged_on(self.production)
             self.base = self._base(self.production)
-            old = dict.fromkeys((*self._trained_on(self.base), *old_heldout), 0)
+            old = dict.fromkeys(self._known_texts(self.base), 0)
         change = what_is_new(self.ledger, self.production, self.dataset, old, sizes)
         if change.kind == "changed" and not change.added and not change.removed:
             # A setting changed, or a source that repeats what is there: other bytes on disk, the same texts.
             change = replace(change, kind="none")
-        train_sizes = {d.uid: len(d.text.encode()) for d in documents(self.corpus, "train")}
+        train_sizes = {identity(d): len(d.text.encode()) for d in documents(self.corpus, "train")}
 
         def plan(gap: float | None) -> ContinuedTraining:
             folder = self.project.work / "runs" / str(self.base.run_id)
@@ -119,12 +122,11 @@ class _Refresh:
             )
         return found[-1]
 
-    def _trained_on(self, base: Artifact) -> Iterator[str]:
-        for parent in self.ledger.ancestors(base.id):
-            folder = self.project.root / parent.path
-            if parent.kind == "tokens" and folder.is_dir():
-                dataset = TokenDataset.open(folder)
-                yield from (dataset.uid(i) for i in range(len(dataset)))
+    def _known_texts(self, base: Artifact) -> list[str]:
+        """The texts of the corpus that its newest token data set was written from."""
+        sets = [self.project.root / a.path for a in self.ledger.ancestors(base.id) if a.kind == "tokens"]
+        notes = [note for folder in sets if (note := folder.with_name(folder.name + ".contents.json")).is_file()]
+        return list(read_json(notes[-1])) if notes else []
 
     def evaluate(self, model: Artifact) -> BitsPerByte:
         folder = self.project.root / model.path
@@ -140,8 +142,9 @@ class _Refresh:
         folder = project.root / self.base.path
         tokenizer = Tokenizer.load(folder)  # the vocabulary stays: the weights mean these tokens
         wanted = {*change.added, *settings.replayed}
-        chosen = [d for d in documents(self.corpus, "train") if d.uid in wanted]
-        chats = [d for d in documents(self.corpus, "train") if d.messages]
+        weights = {name: source.weight for name, source in project.settings.corpus.sources.items()}
+        chosen = [d for d in weighted(documents(self.corpus, "train"), weights) if identity(d) in wanted]
+        chats = list(conversations(Job(project, ledger, "", {}, "refresh"), project.settings.finetune))
         share = 1 - _SFT_SHARE if chats else 1.0
         shape = ModelConfig.model_validate(self.base.meta["shape"])
         config = train_config(
@@ -157,6 +160,7 @@ class _Refresh:
                 job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh")
                 target = project.work / "tokens" / f"refresh-{key[3:13]}"
                 written = write_tokens(chosen, tokenizer, target)
+                write_contents(target, documents(self.corpus))
                 sizes = {"tokens": written.tokens, "documents": written.documents, "bytes": written.bytes}
                 tokens = ledger.add_artifact(
                     "tokens", stage="refresh-tokens", name=f"tokens-{written.hash[3:13]}", path=target.relative_to(project.root).as_posix(),
@@ -165,8 +169,10 @@ class _Refresh:
                 rows = max(1, config.batch_tokens // shape.seq_len)
                 measured = heldout(job, tokenizer, shape.seq_len, rows)
                 start = Path(settings.start) if settings.start else None
+                # Without a checkpoint the weights go on alone, and the optimizer begins anew.
+                model_or_shape = shape if start is not None else load_model(folder)
                 result = train(
-                    shape, BatchPlan(TokenDataset.open(target), shape.seq_len, rows, config.seed), config,
+                    model_or_shape, BatchPlan(TokenDataset.open(target), shape.seq_len, rows, config.seed), config,
                     run_dir=project.work / "runs" / run_id, ledger=ledger, heldout=measured, start=start, label="continue",
                 )  # fmt: skip
                 facts = {
@@ -175,12 +181,13 @@ class _Refresh:
                 }
                 made = publish(job, result, folder, facts, pretrained=True)
                 model = self._record(made, key, (tokens.id, self.base.id), run_id)
-        return self._finetune(model, chats, shape) if chats else model
+        return self._finetune(model, chats) if chats else model
 
-    def _finetune(self, base: Artifact, chats: list[Document], shape: ModelConfig) -> Artifact:
+    def _finetune(self, base: Artifact, chats: Sequence[Any]) -> Artifact:
         project, ledger = self.project, self.ledger
-        config = train_config(project.settings.finetune, **self._budget(_SFT_SHARE))
-        key = b2_json([base.hash, self.dataset.hash, config.model_dump(mode="json")])
+        settings = project.settings.finetune
+        config = train_config(settings, **self._budget(_SFT_SHARE))
+        key = b2_json([base.hash, self.dataset.hash, settings.adapter, settings.rank, config.model_dump(mode="json")])
         model = self._made(key)
         if model is not None:
             return model
@@ -188,20 +195,9 @@ class _Refresh:
         with recorded(ledger, run_id, "refresh-sft", {"key": key}):
             job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh-sft")
             folder = project.root / base.path
-            tokenizer = Tokenizer.load(folder)
-            plan = sft_plan(chats, tokenizer, shape.seq_len, config)
-            measured = heldout(job, tokenizer, shape.seq_len, max(1, config.batch_tokens // shape.seq_len))
-            result = train(
-                load_model(folder),
-                plan,
-                config,
-                run_dir=project.work / "runs" / run_id,
-                ledger=ledger,
-                heldout=measured,
-                label="fine-tune",
-            )
+            result, adapter = tune(job, ModelRef(base.name, folder, base.hash, base.id), chats, config)
             facts = {"parents": {"corpus": self.dataset.hash, "base": base.hash}, "steps": result.steps}
-            return self._record(publish(job, result, folder, facts), key, (base.id,), run_id)
+            return self._record(publish(job, result, folder, facts, adapter), key, (base.id,), run_id)
 
     def _budget(self, share: float) -> dict[str, Any]:
         """A share of the refresh's steps, or else of its time."""

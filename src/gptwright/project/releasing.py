@@ -50,7 +50,8 @@ def gate(project: "Project", name: str) -> tuple[dict[str, Any], str]:
     ref = locate(project, name)
     with stage_lock(project.work, "release gate"), project.ledger(readonly=False) as ledger:
         model = ledger.find("model", ref.id)
-        assert model is not None
+        if model is None:
+            raise UserError(f"{ref.id} is not a model of this project", fix=f"Run: gptwright import {name}")
         verdict = register(project, ledger, model)
     return {"model": ref.id, **verdict.to_json()}, _verdict_text(ref.id, verdict)
 
@@ -67,17 +68,19 @@ def promote(project: "Project", name: str | None, override: str | None) -> Move:
     Raises:
         Refused: the gate failed and no reason was given, or the model's files changed.
     """
-    if name is not None:
-        return project.registry.promote(locate(project, name).id, override)
-    releases = project.registry.releases()
-    if not releases:
-        raise UserError("there is no candidate yet", where=str(project.root), fix="Run: gptwright run")
-    return project.registry.promote(releases[-1].model_id, override)
+    registry = project.registry
+    releases = registry.releases()
+    if name is None and releases:
+        name = releases[-1].model_id
+    ref = locate(project, name)
+    if ref.id not in {release.model_id for release in registry.releases()}:
+        gate(project, ref.id)  # state/ was lost, or is new: what work/ holds is entered again
+    return registry.promote(ref.id, override)
 
 
 def compliance(project: "Project", out: str | None, name: str | None) -> list[str]:
     """Write the model card, dataset card, attribution and applicability into a folder; gives their paths."""
-    model_id = locate(project, name).id if name else None
+    model_id = locate(project, name).id
     folder = Path(out) if out else project.work / "reports" / "compliance"
     with project.ledger() as ledger:
         return [

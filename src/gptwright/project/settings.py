@@ -1,6 +1,6 @@
 """The whole of ``gptwright.toml``: one class a section, most of them owned by the room that reads them."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,14 @@ class ModelSettings(Config):
     params: Count | None = Field(None, gt=0, description="Parameters to aim at, instead of depth.")
     seq_len: Count = Field(512, ge=16, description="Longest context. Tokens.")
 
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.depth is not None and self.params is not None:
+            raise ValueError("give depth or params, not both")
+        if self.preset.startswith("gpt2-") and (self.depth is not None or self.params is not None):
+            raise ValueError(f"{self.preset} has its size already; leave depth and params out, or use preset gpt2")
+        return self
+
 
 # Weights that have learnt already are moved in smaller steps: a third of pretraining's rates.
 _GENTLE = {"lr_matrix": 0.006, "lr_embedding": 0.0012, "lr_other": 0.0012, "weight_decay": 0.0}
@@ -82,8 +90,10 @@ class FinetuneSettings(TrainConfig):
     def _some_end(cls, data: Any) -> Any:
         if isinstance(data, dict):
             data = {"objective": "sft", **_GENTLE, **data}
+            if data.get("method") == "lora" and data.get("adapter") == "none":
+                raise ValueError('method "lora" is short for adapter "lora"; leave adapter out')
             if data.get("method") == "lora":
-                data = {"adapter": "lora", **data}
+                data = {**data, "adapter": "lora"}
         return _default_time(data, "2m")
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptwright.core.errors import UserError
+from gptwright.core.files import write_json
+from gptwright.core.hashing import content_id
 from gptwright.core.progress import say, short
 from gptwright.core.stages import Stage, StageResult
 
@@ -47,41 +49,56 @@ def stages_of(project: "Project") -> list[Stage]:
         config=("corpus", "project.intent"),
         code=tuple(f"gptwright.corpus.{name}" for name in _CORPUS_CODE),
         libraries=("resiliparse", "phonenumbers", "pyyaml"),
-        outside=lambda: fingerprint_sources(settings.corpus, project.root),
+        outside=lambda: {
+            f"source {name}": print for name, print in fingerprint_sources(settings.corpus, project.root).items()
+        },
     )
     from_scratch = [
         Stage("tokenizer", ("corpus",), ("tokenizer",), ("gptwright.tokens.bpe",), ("tokenizers",)),
         Stage(
             "tokens",
             ("corpus", "tokenizer"),
-            code=("gptwright.tokens.chat", "gptwright.tokens.shards"),
-            outside=lambda: {name: str(source.weight) for name, source in settings.corpus.sources.items()},
+            code=("gptwright.tokens.chat", "gptwright.tokens.shards", "gptwright.tokens.tokenizer"),
+            libraries=("tokenizers",),
+            outside=lambda: {f"weight of {name}": str(s.weight) for name, s in settings.corpus.sources.items()},
         ),
         Stage(
-            "pretrain", ("tokens", "tokenizer", "corpus"), (*keys("pretrain"), *keys("model")), _TRAIN_CODE, ("torch",)
+            "pretrain",
+            ("tokens", "tokenizer", "corpus"),
+            (*keys("pretrain"), *keys("model")),
+            (*_TRAIN_CODE, "gptwright.tokens.plan", "gptwright.tokens.permute", "gptwright.model.presets"),
+            ("torch",),
         ),
     ]
     data = settings.finetune.data
     finetune = Stage(
         "finetune",
-        ("corpus", "pretrain") if own else ("corpus",),
+        ("corpus", "pretrain") if own else () if data else ("corpus",),
         keys("finetune") if own else (*keys("finetune"), "model.seq_len"),
         (*_TRAIN_CODE, "gptwright.tokens.sft", "gptwright.model.lora"),
         ("torch",),
-        outside=lambda: _base_fingerprint(project) | ({"data": _stat(project.root / data)} if data else {}),
+        outside=lambda: _base_fingerprint(project) | ({"[finetune] data": _stat(project.root / data)} if data else {}),
     )
     rest = [
         Stage(
             "evaluate",
             ("finetune", "corpus"),
             ("evaluate",),
-            ("gptwright.evaluate.bpb", "gptwright.evaluate.baselines"),
+            tuple(f"gptwright.evaluate.{name}" for name in ("bpb", "baselines", "questions", "chat_quality")),
+            outside=lambda: {
+                suite: _stat(path) for suite in settings.evaluate.suites if (path := project.root / suite).is_file()
+            },
         ),
         Stage(
             "release",
             ("evaluate", "finetune"),
             ("release", "project.intent"),
-            ("gptwright.release.registry", "gptwright.govern.cards"),
+            (
+                "gptwright.release.gate",
+                "gptwright.govern.cards",
+                "gptwright.govern.policy",
+                "gptwright.govern.applicability",
+            ),
         ),
     ]
     return [corpus, *(from_scratch if own else []), finetune, *rest]
@@ -102,10 +119,14 @@ def _base_fingerprint(project: "Project") -> dict[str, str]:
     if base == "pretrain" or not project.has_ledger:
         return {}
     if (place := base_place(project)) is not None:
-        return {"base": _stat(place)}
+        return {"[finetune] base": _stat(place)}
+    from gptwright.project.models import alias_names
+
+    if base in alias_names(project) and (release := project.registry.current(base)) is not None:
+        return {"[finetune] base": release.model_hash}
     with project.ledger() as ledger:
         found = ledger.find("model", base)
-    return {"base": found.hash if found else "missing"}
+    return {"[finetune] base": found.hash if found else "missing"}
 
 
 def corpus(job: "Job") -> StageResult:
@@ -139,6 +160,16 @@ def texts(documents: "Iterator[Document]") -> Iterator[str]:
             yield document.text
 
 
+def identity(document: "Document") -> str:
+    """Which text stands at which place: an edited file is a new text at an old place."""
+    return f"{document.uid}:{content_id(document.text)[:16]}"
+
+
+def write_contents(folder: Path, documents: "Iterator[Document]") -> None:
+    """Note beside a token data set which texts the corpus held then, held-out ones too: a refresh compares with it."""
+    write_json(folder.with_name(folder.name + ".contents.json"), sorted({identity(document) for document in documents}))
+
+
 def weighted(documents: "Iterator[Document]", weights: Mapping[str, float]) -> "Iterator[Document]":
     """Each document as often as its source's weight says; of a fraction, the documents whose id falls under it."""
     for document in documents:
@@ -170,6 +201,7 @@ def tokens(job: "Job") -> StageResult:
     name = job.inputs["corpus"].hash[3:13]
     weights = {name: source.weight for name, source in job.project.settings.corpus.sources.items()}
     result = write_tokens(weighted(documents(work / "corpus", "train"), weights), loaded, work / "tokens" / name)
+    write_contents(work / "tokens" / name, documents(work / "corpus"))
     meta = {"tokens": result.tokens, "documents": result.documents, "bytes": result.bytes}
     return StageResult("tokens", f"tokens-{result.hash[3:13]}", f"work/tokens/{name}", result.hash, meta)
 

@@ -23,6 +23,8 @@ def create(directory: Path, template: str) -> Path:
     """
     if template not in TEMPLATES:
         raise UserError(f"no such template: {template}", fix=f"Choose one of: {', '.join(TEMPLATES)}")
+    if directory.exists() and not directory.is_dir():
+        raise UserError("is a file", where=str(directory), fix="Choose another name")
     if (directory / "gptwright.toml").exists():
         raise UserError("there is a project already", where=str(directory), fix="Choose another name")
     name = directory.resolve().name.lower().replace(" ", "-")
@@ -36,6 +38,7 @@ def create(directory: Path, template: str) -> Path:
     if template != "starter":
         (directory / "data").mkdir(exist_ok=True)
     write_json(directory / ".gptwright" / "schema.json", json_schema(Settings))
-    with atomic_write(directory / ".gitignore", "w") as file:
-        file.write("work/\nstate/\n.gptwright/\n")
+    if not (directory / ".gitignore").exists():
+        with atomic_write(directory / ".gitignore", "w") as file:
+            file.write("work/\nstate/\n.gptwright/\n")
     return directory

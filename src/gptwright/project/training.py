@@ -1,5 +1,6 @@
 """The two training stages: from settings and stages above to a run of the one loop, and from its weights to a model directory."""
 
+import csv
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from gptwright.core.errors import UserError
-from gptwright.core.files import read_json, write_json
+from gptwright.core.files import atomic_write, read_json, write_json
 from gptwright.core.hashing import b2_file
 from gptwright.core.progress import say, short
 from gptwright.core.stages import StageResult
@@ -20,7 +21,7 @@ from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token, params
 from gptwright.model.io import load_model
 from gptwright.model.lora import apply_lora, merge_lora, save_adapter
-from gptwright.project.models import locate_base
+from gptwright.project.models import ModelRef, locate_base
 from gptwright.project.planning import choose_shape
 from gptwright.project.publish import publish_model
 from gptwright.tokens.plan import BatchPlan
@@ -30,6 +31,7 @@ from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Heldout
 from gptwright.train.loop import TrainResult, train
+from gptwright.train.metrics import read_metrics
 
 if TYPE_CHECKING:
     from gptwright.project.pipeline import Job
@@ -48,6 +50,8 @@ class MeasuredBatch:
 
 def heldout(job: "Job", tokenizer: Tokenizer, seq_len: int, batch_size: int) -> Heldout | None:
     """The held-out documents that are measured while training."""
+    if "corpus" not in job.inputs:
+        return None
     chosen = list(_first(documents(job.project.work / "corpus", "heldout"), _HELDOUT_BYTES))
     if not chosen:
         return None
@@ -108,7 +112,6 @@ def finetune(job: "Job") -> StageResult:
     """Fine-tune on conversations; without any, the base passes through unchanged."""
     project, settings = job.project, job.project.settings.finetune
     base = locate_base(project, job.ledger, job.inputs)
-    tokenizer = Tokenizer.load(base.path)
     chats = list(conversations(job, settings))
     if not chats and settings.data is not None:
         raise UserError(
@@ -119,27 +122,42 @@ def finetune(job: "Job") -> StageResult:
         return StageResult(
             "model", base.id, base.path.relative_to(project.root).as_posix(), base.hash, {"passed_through": True}
         )
-    model = load_model(base.path)
-    if settings.adapter == "lora":
-        apply_lora(model, rank=settings.rank, alpha=2 * settings.rank)
-    seq_len = min(model.config.seq_len, int(project.settings.model.seq_len))
-    config = train_config(settings)
-    plan = sft_plan(chats, tokenizer, seq_len, config)
-    measured = heldout(job, tokenizer, seq_len, max(1, config.batch_tokens // seq_len))
-    run_dir = project.work / "runs" / job.run_id
-    say(f"finetune: {len(chats):,} conversations on {base.id}{' with LoRA' if settings.adapter == 'lora' else ''}")
-    result = train(model, plan, config, run_dir=run_dir, ledger=job.ledger, heldout=measured, label="finetune")
-    adapter = None
-    if settings.adapter == "lora":
-        adapter = run_dir / "adapter"
-        save_adapter(result.model, adapter, base=base.id)
-        merge_lora(result.model)
+    result, adapter = tune(job, base, chats, train_config(settings))
     facts: dict[str, Any] = {
         "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
         "base": {"id": base.id, "hash": base.hash},
+        "steps": result.steps,
+        "seed": settings.seed,
+        "adapter": settings.adapter,
     }
-    facts.update(steps=result.steps, seed=config.seed, adapter=settings.adapter)
     return publish(job, result, base.path, facts, adapter, parents=(base.artifact_id,) if base.artifact_id else ())
+
+
+def tune(job: "Job", base: ModelRef, chats: Sequence[Any], config: TrainConfig) -> tuple[TrainResult, Path | None]:
+    """Fine-tune a model on conversations as ``[finetune]`` says, in the run's folder.
+
+    Returns:
+        The result, its model merged if there was an adapter, and the adapter's PEFT directory.
+    """
+    settings = job.project.settings.finetune
+    tokenizer = Tokenizer.load(base.path)
+    model = load_model(base.path)
+    lora = settings.adapter == "lora"
+    if lora:
+        apply_lora(model, rank=settings.rank, alpha=2 * settings.rank)
+    seq_len = min(model.config.seq_len, int(job.project.settings.model.seq_len))
+    plan = sft_plan(chats, tokenizer, seq_len, config)
+    measured = heldout(job, tokenizer, seq_len, max(1, config.batch_tokens // seq_len))
+    run_dir = job.project.work / "runs" / job.run_id
+    say(f"finetune: {len(chats):,} conversations on {base.id}{' with LoRA' if lora else ''}")
+    result = train(model, plan, config, run_dir=run_dir, ledger=job.ledger, heldout=measured, label="finetune")
+    if not lora:
+        return result, None
+    # Published, the adapter stands two folders below the models, its base beside its own model.
+    manifest = {"base": {"id": base.id, "hash": base.hash}}
+    adapter = save_adapter(result.model, run_dir / "adapter", f"../../{base.path.name}", {"manifest.json": manifest})
+    merge_lora(result.model)
+    return result, adapter
 
 
 def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
@@ -173,6 +191,16 @@ def conversations(job: "Job", settings: "FinetuneSettings") -> Iterator[list[dic
         yield from found.conversations
 
 
+def write_csv(run_dir: Path) -> None:
+    """The run's metrics as a table for a spreadsheet: metrics.csv beside metrics.jsonl."""
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_write(run_dir / "metrics.csv", "w") as file:
+        table = csv.DictWriter(file, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
 def publish(
     job: "Job",
     result: TrainResult,
@@ -184,6 +212,8 @@ def publish(
 ) -> StageResult:
     """A finished run as a model directory, with what the ledger is to know of it."""
     project = job.project
+    if project.settings.tracking.csv:
+        write_csv(result.run_dir)
     shape = result.model.config
     with torch.no_grad():
         identity, folder, digest = publish_model(

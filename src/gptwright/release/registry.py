@@ -73,7 +73,7 @@ class Registry:
         """Judge a model against the present production, by what the ledger holds of both."""
         current = self.current(PRODUCTION)
         production = None
-        if current is not None and current.model_id != model_id:
+        if current is not None and current.model_id != model_id and self._there(current):
             production = (current.model_id, latest_bpb(ledger, current.model_id, current.model_hash))
         return gate(self.root / path, policy, latest_bpb(ledger, model_id, model_hash), production, extra)
 
@@ -99,7 +99,7 @@ class Registry:
             if former is not None and former.id == release.id:
                 return Move(alias, model_id, former.model_id, "already there")
             if override_reason is None:
-                self._allow(release, former if alias == PRODUCTION else None, alias)
+                self._allow(release, former if former is not None and self._there(former) else None, alias)
             reason = "gate passed" if override_reason is None else f"override: {override_reason}"
             _point(session, row, alias, release, reason)
             return Move(alias, model_id, former.model_id if former else None, reason)
@@ -179,6 +179,10 @@ class Registry:
         if not directory.is_dir():
             raise UserError("the model's directory is gone", where=str(directory), fix="Restore it, or run again")
         return directory
+
+    def _there(self, release: Release) -> bool:
+        """Whether its directory still exists: ``work/`` may have been deleted, and what is gone can be compared with nothing."""
+        return (self.root / release.path).is_dir()
 
     def _former(self, alias: str) -> Release:
         with self.control.session() as session:
