@@ -1,6 +1,7 @@
 """Metrics, plots and what the machine is asked."""
 
 import json
+import sysconfig
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from gptwright.core.errors import UserError
+from gptwright.model import native
 from gptwright.model.config import ModelConfig
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
@@ -70,10 +72,21 @@ def test_choose_when_auto_then_bf16_only_with_units_for_it(monkeypatch: pytest.M
 def test_choose_when_compiler_is_missing_then_eager_or_an_error_that_names_the_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "missing_for_compile", lambda device: "no C++ compiler (g++)")
+    monkeypatch.setattr(native, "load", lambda: (None, "no C++ compiler (g++)"))
     assert not machine.choose(TrainConfig(max_steps=1, device="cpu", dtype="float32")).compiled
-    with pytest.raises(UserError, match="apt install g"):
-        machine.choose(TrainConfig(max_steps=1, device="cpu", compile="on"))
+    with pytest.raises(UserError, match=r"no C\+\+ compiler.*apt install g"):
+        machine.choose(TrainConfig(max_steps=1, device="cpu", dtype="float32", compile="on"))
+
+
+@pytest.mark.skipif(native.native() is None, reason="no C++ compiler here: apt install g++")
+def test_choose_when_python_headers_are_missing_then_kernels_run_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_paths", lambda *_, **__: {"include": str(tmp_path)})
+    config = TrainConfig(max_steps=1, device="cpu", dtype="float32")
+    assert machine.choose(config).compiled
+    assert not machine.choose(config.model_copy(update={"compile": "off"})).compiled
+    assert not machine.choose(config.model_copy(update={"dtype": "float64"})).compiled
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has one")

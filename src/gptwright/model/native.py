@@ -77,6 +77,11 @@ def native() -> Native | None:
     return load()[0]
 
 
+def compiler() -> str | None:
+    """The C++ compiler that is used, or None."""
+    return shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+
+
 @lru_cache(maxsize=1)
 def load() -> tuple[Native | None, str]:
     """The library, or None and why not; the first call says it on stderr too."""
@@ -92,10 +97,10 @@ def _load() -> Native:
         raise OSError("they are not built on Windows")
     if os.environ.get("GPTWRIGHT_NATIVE") == "0":
         raise OSError("GPTWRIGHT_NATIVE=0 is set")
-    compiler = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
-    if compiler is None:
+    command = compiler()
+    if command is None:
         raise OSError("no C++ compiler (g++)")
-    key = _key(compiler)
+    key = _key(command)
     with ExitStack() as stack:
         # Without a folder that nobody else can write to, one for this process: a loaded library does not need its file.
         folder = _cache() or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gptwright-")))
@@ -105,31 +110,31 @@ def _load() -> Native:
                 return Native(ctypes.CDLL(str(library)), key)
             except (OSError, AttributeError):
                 library.unlink(missing_ok=True)  # damaged: built once more
-        _build(compiler, library)
+        _build(command, library)
         return Native(ctypes.CDLL(str(library)), key)
 
 
-def _key(compiler: str) -> str:
+def _key(command: str) -> str:
     """Names a library by all that its code depends on."""
     version = subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+        [command, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
     ).stdout
     return b2("\0".join([_SOURCE.read_text(encoding="utf-8"), _FLAGS, version, _processor()]))[3:35]
 
 
-def _build(compiler: str, library: Path) -> None:
+def _build(command: str, library: Path) -> None:
     temporary = library.with_name(f".tmp-{uuid.uuid4().hex[:8]}.so")
     try:
         for extra in _ATTEMPTS:
-            command = [compiler, *_FLAGS.split(), *extra.split(), str(_SOURCE), "-o", str(temporary)]
-            done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
+            call = [command, *_FLAGS.split(), *extra.split(), str(_SOURCE), "-o", str(temporary)]
+            done = subprocess.run(call, capture_output=True, timeout=_TIMEOUT_S, check=False)
             if done.returncode == 0:
                 temporary.chmod(0o700)
                 with open(temporary, "rb+") as file:
                     os.fsync(file.fileno())
                 os.replace(temporary, library)
                 return
-        raise OSError(f"{compiler} refuses kernels.cpp")
+        raise OSError(f"{command} refuses kernels.cpp")
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -59,7 +59,8 @@ class TrainConfig(Config):
         "auto", description="Of the working weights; masters stay fp32. auto: bfloat16 where a probe finds it faster."
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="Compile the block. auto: where a C++ compiler and Python headers are."
+        "auto",
+        description="Training's kernels on the CPU. auto: where they can be built (g++); on: or stop; off: PyTorch alone.",
     )
     threads: int | None = Field(None, gt=0, description="CPU threads. None: as torch has them.")
 

@@ -2,17 +2,15 @@
 
 import ctypes
 import platform
-import shutil
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from gptwright.core.errors import UserError
+from gptwright.model import native
 from gptwright.model.config import ModelConfig
 from gptwright.train.config import TrainConfig
 
@@ -39,7 +37,7 @@ def choose(config: TrainConfig) -> Machine:
     """Resolve every "auto" of a config on this machine.
 
     Raises:
-        UserError: the device asked for is not there, or compilation was asked for without a compiler.
+        UserError: the device asked for is not there, or kernels were asked for and cannot be built.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -51,14 +49,16 @@ def choose(config: TrainConfig) -> Machine:
     ):
         raise UserError(f"no {device} device here", where="device", fix='Set device = "auto"')
     dtype = _fastest_dtype(device) if config.dtype == "auto" else config.dtype
-    missing = missing_for_compile(device)
-    if config.compile == "on" and missing:
-        raise UserError(
-            f"cannot compile: {missing}",
-            where="compile",
-            fix='Run: apt install g++ python3-dev, or set compile = "auto"',
-        )
-    compiled = config.compile != "off" and missing is None and dtype != "float64"
+    compiled = False
+    if config.compile != "off":
+        missing = _missing_for_kernels(device, dtype)
+        if missing and config.compile == "on":
+            raise UserError(
+                f"cannot use the compiled kernels: {missing}",
+                where="compile",
+                fix='Run: apt install g++, or set compile = "auto"',
+            )
+        compiled = not missing
     return Machine(device, dtype, compiled, torch.get_num_threads(), instruction_set(), torch.__version__)
 
 
@@ -72,23 +72,11 @@ def instruction_set() -> str:
     return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags])
 
 
-def missing_for_compile(device: str = "cpu") -> str | None:
-    """What torch.compile lacks here, or None when it has all it needs."""
+def _missing_for_kernels(device: str, dtype: str) -> str:
+    """Why training's kernels cannot run, or nothing."""
     if device != "cpu":
-        return None if device == "cuda" and _has_triton() else "no Triton for this device"
-    if sys.platform == "win32":
-        return None if shutil.which("cl") else "no C++ compiler (cl)"
-    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        return "no C++ compiler (g++)"
-    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
-        return "no Python headers (Python.h)"
-    return None
-
-
-def _has_triton() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("triton") is not None
+        return f"they are for the CPU, not for {device}"
+    return "they do not do float64" if dtype == "float64" else native.load()[1]
 
 
 def _fastest_dtype(device: str) -> str:
