@@ -102,3 +102,29 @@ def test_open_when_on_postgresql_then_the_same_models_work(postgres_url: str) ->
     again = ControlStore.open(postgres_url)
     with again.session() as session:
         assert session.scalars(sa.select(Release)).one().verdict == {"passed": True}
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "mongo://user:secret@host/db",
+            r"a mongo:// URL that cannot be used: Can't load plugin: sqlalchemy.dialects:mongo",
+        ),
+        ("postgresql+pg8000://user:secret@host/db", "No module named 'pg8000'"),
+        ("postgresql://user:secret@host:port/db", "a postgresql:// URL that cannot be used"),
+        ("://user:secret@host", "cannot be used"),
+    ],
+)
+def test_open_when_the_url_is_of_no_use_then_the_key_and_the_form_are_named(url: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        ControlStore.open(url)
+    assert "[serve] database_url" in str(caught.value)
+    assert "Write postgresql://" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_open_when_the_scheme_is_postgres_then_it_is_postgresql() -> None:
+    with pytest.raises(UserError, match="the control store cannot be opened: connection failed") as caught:
+        ControlStore.open("postgres://user:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)

@@ -145,10 +145,7 @@ class ControlStore:
             # The driver's own transactions start late and let two writers both read first; ours start by taking the write lock.
             sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         else:
-            if url.startswith("postgresql"):
-                require("psycopg", "postgres")
-                url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-            engine = sa.create_engine(url, pool_pre_ping=True)
+            engine = _engine(url)
         try:
             _upgrade(engine)
         except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
@@ -169,6 +166,25 @@ class ControlStore:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def _engine(url: str) -> sa.Engine:
+    """An engine for a URL; ``postgres://``, which many hosts hand out, is PostgreSQL too."""
+    scheme, mark, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        url = f"postgresql+psycopg{mark}{rest}"
+    if url.startswith("postgresql+psycopg:"):
+        require("psycopg", "postgres")
+    try:
+        return sa.create_engine(url, pool_pre_ping=True)
+    except (sa.exc.ArgumentError, ImportError, ValueError) as error:
+        # The text of these errors may hold the whole URL, password and all.
+        why = f": {error}" if isinstance(error, sa.exc.NoSuchModuleError | ImportError) else ""
+        raise UserError(
+            f"a {scheme}:// URL that cannot be used{why}",
+            where="[serve] database_url",
+            fix="Write postgresql://USER:PASSWORD@HOST/NAME, or leave it out for SQLite",
+        ) from error
 
 
 def _sqlite_pragmas(connection: Any, _record: Any) -> None:
