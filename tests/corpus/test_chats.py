@@ -76,6 +76,11 @@ def test_chats_when_csv_row_has_too_many_cells_then_its_line_is_named(tmp_path: 
         ("a.jsonl", b"", "empty"),
         ("a.jsonl", b"\x00\x01\x02\x03" * 99, "binary"),
         ("a.json", b"[1, 2", "not valid JSON"),
+        (
+            "a.jsonl",
+            b'\xef\xbb\xbf{"prompt": "caf\xe9", "response": "b"}\n',
+            "a.jsonl: not valid utf-8.*invalid continuation byte",
+        ),
     ],
 )
 def test_chats_when_file_is_of_no_use_then_the_error_says_what_to_write(

@@ -66,6 +66,12 @@ def _read_file(path: Path) -> ChatFile:
                 chats.conversations.append(record.messages)
     except (NotText, readers.Skip) as error:
         raise UserError(str(error), where=str(path), fix=_FIX) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"not valid {error.encoding} although its first bytes say so: {error.reason}",
+            where=str(path),
+            fix="Save it as UTF-8",
+        ) from error
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
     for found in reading.faults:
