@@ -83,3 +83,12 @@ def test_open_when_the_file_is_not_a_database_then_the_fix_is_named(tmp_path: Pa
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(UserError, match="not a readable ledger.*Move it away"):
         Ledger.open(path)
+
+
+def test_open_when_only_reading_a_file_without_tables_then_nothing_was_made_yet(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.touch()
+    with pytest.raises(UserError, match=r"nothing was made here yet.*gptwright run"):
+        Ledger.open(path, readonly=True)
+    with Ledger.open(path) as made:
+        assert made.artifacts() == []

@@ -144,8 +144,9 @@ class Ledger:
             UserError: it is missing (readonly), newer than this gptwright, or not a ledger.
         """
         file = Path(path)
+        nothing = UserError("nothing was made here yet", where=str(file), fix="Run: gptwright run")
         if readonly and not file.is_file():
-            raise UserError("nothing was made here yet", where=str(file), fix="Run: gptwright run")
+            raise nothing
         file.parent.mkdir(parents=True, exist_ok=True)
         uri = file.absolute().as_uri() + ("?mode=ro" if readonly else "")
         db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
@@ -157,6 +158,8 @@ class Ledger:
                 raise UserError(
                     "this ledger was written by a newer gptwright", where=str(file), fix="Upgrade gptwright"
                 )
+            if readonly and version == 0:  # a file, but no tables: its maker was stopped before it wrote them
+                raise nothing
             if not readonly:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=FULL")
