@@ -90,3 +90,11 @@ def test_json_schema_when_written_then_it_closes_unknown_keys_and_documents_each
     schema = json_schema(Root)
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Train"]["properties"]["max_time"]["description"] == "Wall time. Seconds."
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf", '"1e400"', '"1e400h"'])
+def test_load_when_a_number_is_not_finite_then_it_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UserError, match=r"train.max_time \(gptwright.toml:2\): input should be a finite number"):
+        load_config(Root, write(tmp_path, f"[train]\nmax_time = {value}\n"))
+    with pytest.raises(UserError, match=r"train.max_steps \(gptwright.toml:2\): input should be a finite number"):
+        load_config(Root, write(tmp_path, f"[train]\nmax_steps = {value.replace('h', '')}\n"))

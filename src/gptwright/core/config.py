@@ -23,7 +23,9 @@ _UNITS_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KI
 class Config(pydantic.BaseModel):
     """Base of every part's configuration: frozen, typed, documented, closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 def _number_with_unit(units: Mapping[str, float], example: str, upper: bool) -> Any:
