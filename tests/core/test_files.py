@@ -81,3 +81,21 @@ def test_read_json_when_broken_then_line_and_column_are_named(tmp_path: Path) ->
     (tmp_path / "a.json").write_text('{"a": 1,\n "b": }')
     with pytest.raises(UserError, match=r"a\.json:2:7: not valid JSON"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("below", ["f/new", "f/deep/new"])
+def test_atomic_write_when_a_file_stands_where_a_folder_should_then_it_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "f").write_text("kept")
+    with pytest.raises(UserError, match=r"/f: is a file, not a folder\. Move it away"), atomic_write(tmp_path / below):
+        pass
+    with pytest.raises(UserError, match=r"/f: is a file, not a folder"), atomic_dir(tmp_path / below):
+        pass
+    assert (tmp_path / "f").read_text() == "kept"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows says that access is denied")
+def test_atomic_write_when_a_folder_stands_in_its_place_then_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "d" / "inside").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"/d: is a folder, not a file"), atomic_write(tmp_path / "d") as file:
+        file.write(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]

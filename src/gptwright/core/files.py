@@ -15,6 +15,7 @@ from gptwright.core.errors import UserError
 
 TEMPORARY = ".tmp-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ELSEWHERE = "Move it away, or choose another place"
 # SQLite tells a full disk apart only where the system says ENOSPC; a file that may not grow is a failed write to it.
 _NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE")
 
@@ -44,7 +45,8 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     except OSError as error:
         raise writing_error(error, target) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # no folder could be made, so there is nothing to clear
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -120,11 +122,17 @@ def _sync_file(path: Path) -> None:
 
 
 def writing_error(error: OSError, target: Path) -> Exception:
-    """A full or read-only disk is the user's to mend; anything else stays what it is."""
+    """A full or read-only disk, and a file where a folder should be, are the user's to mend; anything else stays what it is."""
     if error.errno in _FULL:
         return disk_full(target)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError("may not be written to", where=str(target), fix="Check the folder's permissions")
+    if error.errno == errno.EISDIR:
+        return UserError("is a folder, not a file", where=str(target), fix=_ELSEWHERE)
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        for place in target.parents:
+            if place.exists() and not place.is_dir():
+                return UserError("is a file, not a folder", where=str(place), fix=_ELSEWHERE)
     return error
 
 
