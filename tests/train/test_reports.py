@@ -3,18 +3,22 @@
 import json
 import sysconfig
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_training import TinyPlan, tiny_config
 
 from gptwright.core.errors import UserError
 from gptwright.model import native
 from gptwright.model.config import ModelConfig
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
+from gptwright.train.loop import train
 from gptwright.train.metrics import Metrics, read_metrics
 from gptwright.train.plot import smooth, svg_plot, text_plot
+from gptwright.train.run import warn_if_moved
 
 
 def test_metrics_when_resumed_then_cut_back_to_the_checkpoint_and_a_torn_line_dropped(tmp_path: Path) -> None:
@@ -87,6 +91,22 @@ def test_choose_when_python_headers_are_missing_then_kernels_run_all_the_same(
     assert machine.choose(config).compiled
     assert not machine.choose(config.model_copy(update={"compile": "off"})).compiled
     assert not machine.choose(config.model_copy(update={"dtype": "float64"})).compiled
+
+
+def test_machine_when_a_run_goes_on_with_other_kernels_then_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    then = machine.choose(TrainConfig(max_steps=1, device="cpu", dtype="float32", compile="off"))
+    assert then.kernels == "eager"
+    warn_if_moved(then, then)
+    warn_if_moved(replace(then, kernels=""), then)  # a record from before kernels were named
+    assert capsys.readouterr().err == ""
+    warn_if_moved(then, replace(then, kernels="abc"))
+    assert "kernels eager and goes on with abc" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(native.native() is None, reason="no C++ compiler here: apt install g++")
+def test_machine_when_kernels_run_then_the_run_keeps_their_key(tmp_path: Path) -> None:
+    train(tiny_config(), TinyPlan(), TrainConfig(max_steps=1, dtype="float32"), run_dir=tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["machine"]["kernels"] == native.native().key
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has one")

@@ -27,6 +27,7 @@ class Machine:
     threads: int
     isa: str
     torch_version: str
+    kernels: str = ""  # the library's key, or "eager"; empty in records from before it was kept
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -49,17 +50,19 @@ def choose(config: TrainConfig) -> Machine:
     ):
         raise UserError(f"no {device} device here", where="device", fix='Set device = "auto"')
     dtype = _fastest_dtype(device) if config.dtype == "auto" else config.dtype
-    compiled = False
+    library = None
     if config.compile != "off":
-        missing = _missing_for_kernels(device, dtype)
-        if missing and config.compile == "on":
+        library, missing = _find_kernels(device, dtype)
+        if library is None and config.compile == "on":
             raise UserError(
                 f"cannot use the compiled kernels: {missing}",
                 where="compile",
                 fix='Run: apt install g++, or set compile = "auto"',
             )
-        compiled = not missing
-    return Machine(device, dtype, compiled, torch.get_num_threads(), instruction_set(), torch.__version__)
+    kernels = "eager" if library is None else library.key
+    return Machine(
+        device, dtype, library is not None, torch.get_num_threads(), instruction_set(), torch.__version__, kernels
+    )
 
 
 def instruction_set() -> str:
@@ -72,11 +75,11 @@ def instruction_set() -> str:
     return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags])
 
 
-def _missing_for_kernels(device: str, dtype: str) -> str:
-    """Why training's kernels cannot run, or nothing."""
+def _find_kernels(device: str, dtype: str) -> tuple[native.Native | None, str]:
+    """Training's kernels, or None and why not."""
     if device != "cpu":
-        return f"they are for the CPU, not for {device}"
-    return "they do not do float64" if dtype == "float64" else native.load()[1]
+        return None, f"they are for the CPU, not for {device}"
+    return (None, "they do not do float64") if dtype == "float64" else native.load()
 
 
 def _fastest_dtype(device: str) -> str:

@@ -129,9 +129,9 @@ class RunFolder:
 
 def warn_if_moved(then: Machine, now: Machine) -> None:
     """Say that bit-identity ends when a run resumes on another class of machine."""
-    for name in ("isa", "torch_version", "threads"):
+    for name in ("isa", "torch_version", "threads", "kernels"):
         before, after = getattr(then, name), getattr(now, name)
-        if before != after:
+        if before != after and before != "":
             say(
                 f"note: this run started with {name} {before} and goes on with {after}; the result will not be bit-identical"
             )
