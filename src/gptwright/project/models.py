@@ -123,11 +123,14 @@ def project_tokenizer(project: "Project") -> "Tokenizer":
 
 
 class Shelf:
-    """The models a server answers with; each is loaded when it is first asked for and then kept."""
+    """The models a server answers with. Each is loaded when it is first asked for; the few used last stay in memory."""
+
+    KEPT = 4  # a client that asks for every model in turn must not fill the memory
 
     def __init__(self, project: "Project") -> None:
         self.project = project
-        self._engines: dict[Path, Engine] = {}
+        self._engines: dict[Path, Engine] = {}  # least recently used first
+        self._loading: dict[Path, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def list(self) -> "Sequence[ModelInfo]":
@@ -139,7 +142,7 @@ class Shelf:
         known = {row.id: row.created for row in rows}
         for alias in alias_names(self.project):
             target = _by_alias(self.project, alias)
-            if target is not None:
+            if target is not None and target.path.is_dir():
                 rows.append(ModelInfo(alias, known.get(target.id, 0), root=target.id))
         return rows
 
@@ -160,9 +163,20 @@ class Shelf:
             )
         ref = locate(self.project, id_or_alias)
         with self._lock:
-            if ref.path not in self._engines:
-                self._engines[ref.path] = Engine.load(ref.path)
-            return ref.id, self._engines[ref.path]
+            loading = self._loading.setdefault(ref.path, threading.Lock())
+        with loading:  # others may go on with models that are loaded
+            with self._lock:
+                engine = self._engines.pop(ref.path, None)
+            engine = engine or Engine.load(ref.path)
+            with self._lock:
+                self._engines[ref.path] = engine
+                self._make_room()
+        return ref.id, engine
+
+    def _make_room(self) -> None:
+        idle = [path for path, engine in self._engines.items() if engine.load_now == (0, 0)]
+        for path in idle[: max(0, len(self._engines) - self.KEPT)]:
+            self._engines.pop(path).close()
 
     def close(self) -> None:
         """Stop all engines."""
