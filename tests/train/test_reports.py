@@ -109,6 +109,15 @@ def test_machine_when_kernels_run_then_the_run_keeps_their_key(tmp_path: Path) -
     assert json.loads((tmp_path / "config.json").read_text())["machine"]["kernels"] == native.native().key
 
 
+@pytest.mark.parametrize(("cuda", "device"), [(True, "cuda"), (False, "cpu")])
+def test_choose_when_auto_then_cuda_where_it_is_and_mps_never(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert machine.choose(TrainConfig(max_steps=1, dtype="float32")).device == device
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has one")
 def test_choose_when_the_device_is_absent_then_says_so() -> None:
     with pytest.raises(UserError, match="no cuda device"):

@@ -131,7 +131,7 @@ def _gpu() -> Finding:
     if torch.cuda.is_available():
         return Finding("GPU", "ok", torch.cuda.get_device_name(0))
     if torch.backends.mps.is_available():
-        return Finding("GPU", "ok", "Apple MPS")
+        return Finding("GPU", "note", "Apple MPS", 'Never tried; training takes it only with device = "mps"')
     return Finding("GPU", "note", "none", "Not needed; small models train on the CPU")
 
 

@@ -54,7 +54,9 @@ class TrainConfig(Config):
         None, gt=0, description="Steps between held-out measurements. None: ten times a run. Steps."
     )
     log_every: Count = Field(1, gt=0, description="Steps between lines of metrics.jsonl. Steps.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where to compute. auto: cuda where it is, else cpu; mps only by name."
+    )
     dtype: Literal["auto", "bfloat16", "float32", "float64"] = Field(
         "auto", description="Of the working weights; masters stay fp32. auto: bfloat16 where a probe finds it faster."
     )

@@ -44,7 +44,7 @@ def choose(config: TrainConfig) -> Machine:
         torch.set_num_threads(config.threads)
     device = config.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # mps only by name: never run
     if (device == "cuda" and not torch.cuda.is_available()) or (
         device == "mps" and not torch.backends.mps.is_available()
     ):
@@ -84,7 +84,7 @@ def _find_kernels(device: str, dtype: str) -> tuple[native.Native | None, str]:
 
 def _fastest_dtype(device: str) -> str:
     if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     if device == "mps" or not has_bf16_units():
         return "float32"
     shape = (2048, 384, 1024)

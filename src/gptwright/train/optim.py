@@ -131,7 +131,7 @@ class Optimizer:
                 [self.first[n] for n in names],
                 [self.second[n] for n in names],
                 [],
-                [torch.tensor(float(step + 1)) for _ in names],
+                [torch.tensor(float(step + 1), device=self.masters[n].device) for n in names],
                 lr=rate * share,
                 beta1=c.beta1,
                 beta2=c.beta2,

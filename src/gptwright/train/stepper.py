@@ -132,7 +132,7 @@ class Stepper:
         """The caller's model, which holds the masters, ready to be used."""
         self.workers.close()
         self.model.kernels = None
-        return self.model.eval()
+        return self.model.eval().cpu()
 
 
 def kernels_for(machine: Machine) -> Kernels | None:

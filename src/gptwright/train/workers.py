@@ -35,7 +35,7 @@ class Worker:
                 if train:
                     loss.backward()  # type: ignore[no-untyped-call]
                     self._collect()
-                losses.append(loss.detach().double().cpu())
+                losses.append(loss.detach().cpu().double())  # on the CPU: MPS has no fp64
         return losses
 
     @torch.no_grad()
