@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import html
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from nicegui import background_tasks, events, ui
 from gptwright.studio.api import Api, ApiFailure, Message
 from gptwright.studio.markdown import code_css, to_html
 from gptwright.studio.mount import asset
+
+log = logging.getLogger("gptwright.studio")
 
 _REDRAW_S = 0.05
 """A redraw for each token would send the whole answer again for each token."""
@@ -221,33 +224,37 @@ class ChatPage:
         drawn = time.monotonic()
         answer = self.api.chat(str(self.model.value), messages, self.temperature, int(self.max_tokens))
         try:
-            async with contextlib.aclosing(answer):
-                async for event in answer:
-                    text += event.text
-                    dropped = event.dropped or dropped
-                    if event.model and event.model != model:
-                        model = event.model
-                        who.set_text(model)
-                    ended = event.finish_reason or ended
-                    if event.text and time.monotonic() - drawn >= _REDRAW_S:
-                        content.set_content(to_html(text))
-                        drawn = time.monotonic()
-        except asyncio.CancelledError:
-            ended = "stopped"
-        except ApiFailure as error:
-            failure = error
-        self.task = None
-        if turn.is_deleted or self.messages[: len(messages)] != messages:
+            try:
+                async with contextlib.aclosing(answer):
+                    async for event in answer:
+                        text += event.text
+                        dropped = event.dropped or dropped
+                        if event.model and event.model != model:
+                            model = event.model
+                            who.set_text(model)
+                        ended = event.finish_reason or ended
+                        if event.text and time.monotonic() - drawn >= _REDRAW_S:
+                            content.set_content(to_html(text))
+                            drawn = time.monotonic()
+            except asyncio.CancelledError:
+                ended = "stopped"
+            except ApiFailure as error:
+                failure = error
+            except Exception as error:  # only its kind: its words may hold the person's
+                log.error("an answer broke off: %s", type(error).__name__)
+                failure = ApiFailure(f"The answer broke off ({type(error).__name__}).")
+            if turn.is_deleted or self.messages[: len(messages)] != messages:
+                return  # a new chat began meanwhile
+            content.set_content(to_html(text) if text else "" if failure else "<p><em>No words came.</em></p>")
+            if text:
+                self.messages.append({"role": "assistant", "content": text})
+            else:
+                self.messages.pop()  # a question that was never answered would confuse the model in the next turn
+            with turn:
+                self._finish(text, model, ended, dropped, failure)
+        finally:
+            self.task = None
             self._set_busy(False)
-            return  # a new chat began meanwhile
-        content.set_content(to_html(text) if text else "" if failure else "<p><em>No words came.</em></p>")
-        if text:
-            self.messages.append({"role": "assistant", "content": text})
-        else:
-            self.messages.pop()  # a question that was never answered would confuse the model in the next turn
-        with turn:
-            self._finish(text, model, ended, dropped, failure)
-        self._set_busy(False)
 
     def _finish(self, text: str, model: str, ended: str, dropped: int, failure: ApiFailure | None) -> None:
         notes = {"stopped": "Stopped.", "length": "Cut off at the longest answer (see settings)."}
