@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,6 +16,7 @@ from gptwright.core.ledger import Ledger
 from gptwright.model.transformer import Transformer
 from gptwright.train import budget, machine
 from gptwright.train.config import TrainConfig
+from gptwright.train.data import Heldout
 from gptwright.train.loop import StepInfo, train
 from gptwright.train.metrics import read_metrics
 from gptwright.train.schedule import Schedule
@@ -107,6 +109,20 @@ def test_early_end_when_machine_slows_down_then_decides_once_and_ends_in_time() 
     fast = budget.Speed(step_s=0.5, tokens_per_s=1.0, steps=50)
     assert budget.early_end(schedule, 100, 790.0, fast) is None
     assert budget.early_end(schedule, 100, 790.0, budget.Speed(step_s=2.0, tokens_per_s=1.0, steps=3)) is None
+
+
+def test_early_end_when_the_loop_asks_then_reserve_and_last_measurement_are_off_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(budget, "_probe", lambda *_: (0.5, 40.0))
+    monkeypatch.setattr(budget, "early_end", lambda schedule, step, left, speed: asked.append(left))
+    plan = TinyPlan()
+    heldout = Heldout([plan.batch(10**6)], np.ones(64, dtype=np.uint16))
+    config = TrainConfig(max_time=1000, max_steps=3, eval_every=2)
+    train(tiny_config(), plan, config, run_dir=tmp_path, heldout=heldout)
+    assert 900 < asked[0] < 1000 - 30 - 40  # as probed
+    assert 950 < asked[1] < 1000 - 30  # as measured since: next to nothing
 
 
 def test_early_end_when_decided_then_is_in_the_folder_and_ledger_before_it_acts_and_holds_on_resume(

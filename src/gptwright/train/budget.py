@@ -51,11 +51,11 @@ def resolve(
     seq_len = int(plan.batch(0).tokens.shape[1])
     tokens = max(seq_len, stepper.micro_tokens)
     peak = machine.matmul_peak(stepper.model.config, tokens, stepper.machine.torch_dtype, stepper.machine.device)
-    steps, step_s, evals = config.max_steps, 0.0, _EVALS
+    steps, step_s, evals, eval_s = config.max_steps, 0.0, _EVALS, 0.0
     if config.max_time is not None:
         step_s, eval_s = _probe(stepper, plan, heldout, updates)
         evals = min(_EVALS, max(1, int(_EVAL_SHARE * config.max_time / max(eval_s, 1e-9))))
-        left = config.max_time * (1 - _RESERVE_SHARE) - (time.monotonic() - began)
+        left = left_for_steps(config.max_time, time.monotonic() - began)
         if config.eval_every is None:
             left -= evals * eval_s
         else:  # one at the end, the others as part of a step
@@ -72,7 +72,7 @@ def resolve(
         steps = fitting if steps is None else min(steps, fitting)
     assert steps is not None, "TrainConfig requires max_steps or max_time"
     schedule = Schedule.of(steps, config.warmup_share, config.decay_share, config.final_lr_share)
-    return Resolved(stepper.machine, schedule, peak, step_s, evals)
+    return Resolved(stepper.machine, schedule, peak, step_s, evals, eval_s)
 
 
 def _probe(stepper: Stepper, plan: Plan, heldout: Heldout | None, updates: int) -> tuple[float, float]:
@@ -95,13 +95,18 @@ def _probe(stepper: Stepper, plan: Plan, heldout: Heldout | None, updates: int) 
     return sorted(timed[1:])[_PROBE_STEPS // 2], eval_s
 
 
+def left_for_steps(max_time_s: float, spent_s: float, eval_s: float = 0.0) -> float:
+    """What of a time budget is left for steps: the reserve and a last held-out measurement of ``eval_s`` come off. Seconds."""
+    return max_time_s * (1 - _RESERVE_SHARE) - spent_s - eval_s
+
+
 def early_end(schedule: Schedule, step: int, left_s: float, speed: Speed) -> int | None:
     """The total number of steps when the decay must begin now for the run to end in time; None while the plan holds.
 
     Args:
         schedule: as it stands.
         step: steps done.
-        left_s: seconds of the budget left.
+        left_s: seconds of the budget left for steps.
         speed: of the steps so far.
     """
     if speed.steps < 10 or step >= schedule.decay_start:

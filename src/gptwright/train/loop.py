@@ -160,7 +160,7 @@ class _Run:
             self.fresh = True
         else:
             self.fresh = False
-        self.resolved, self.schedule = resolved, resolved.schedule
+        self.resolved, self.schedule, self.eval_s = resolved, resolved.schedule, resolved.eval_s
         for event in folder.decisions("decay_started"):
             self.schedule = self.schedule.ends_early(event["step"], event["steps"])
         self.trained = self.step < self.schedule.steps
@@ -282,7 +282,9 @@ class _Run:
 
     def _measure(self) -> float:
         assert self.heldout is not None
+        begin = time.monotonic()
         nats = sum(self.stepper.evaluate(batch)[0] for batch in self.heldout.batches)
+        self.eval_s = time.monotonic() - begin
         return nats / math.log(2) / max(self.heldout_bytes, 1)
 
     def _seconds(self) -> float:
@@ -316,7 +318,8 @@ class _Run:
         """Only the first process of a run may decide this: a resumed one must do what was decided, to end with the same bits."""
         if not self.fresh or self.config.max_time is None:
             return
-        steps = budget.early_end(self.schedule, self.step, self.config.max_time - self._seconds(), self.speed)
+        left = budget.left_for_steps(self.config.max_time, self._seconds(), self.eval_s)
+        steps = budget.early_end(self.schedule, self.step, left, self.speed)
         if steps is not None:
             self.folder.decide("decay_started", {"step": self.step, "steps": steps, "planned": self.schedule.steps})
             say(f"the machine is slower than at the start: the decay begins at step {self.step}, to end at {steps}")

@@ -31,6 +31,7 @@ class Resolved:
     matmul_peak: float
     step_s: float
     evals: int = 10
+    eval_s: float = 0.0
 
 
 class RunFolder:
@@ -65,6 +66,7 @@ class RunFolder:
                 "matmul_peak": resolved.matmul_peak,
                 "step_s": resolved.step_s,
                 "evals": resolved.evals,
+                "eval_s": resolved.eval_s,
             },
         )
 
@@ -98,6 +100,7 @@ class RunFolder:
             stored["matmul_peak"],
             stored["step_s"],
             stored.get("evals", 10),
+            stored.get("eval_s", 0.0),
         )
 
     def decide(self, kind: str, data: dict[str, Any]) -> None:
