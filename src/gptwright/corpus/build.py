@@ -21,13 +21,6 @@ from gptwright.corpus.sources import Listing, fingerprint_sources, list_source
 __all__ = ["CorpusResult", "build_corpus", "fingerprint_sources"]
 
 MANIFEST = "corpus.json"
-# What the corpus depends on besides its sources and its configuration: for the stage's declaration.
-CODE_MODULES = tuple(
-    dict.fromkeys(
-        (*extract.CODE, *signals.CODE, *(f"gptwright.corpus.{m}" for m in ("build", "decide", "sources", "licences")))
-    )
-)
-LIBRARIES = ("resiliparse", "phonenumbers", "pyyaml")
 POOL_BYTES = 64 << 20  # less work than this is done faster without starting processes
 J = TypeVar("J")
 
