@@ -82,6 +82,6 @@ def test_pii_when_planted_between_spaces_then_it_is_gone_after_masking(before: s
     "text", ["1" * 200_000, "1-" * 100_000, "a@" * 100_000, "a." * 100_000 + "@", "DE12" * 50_000, "(" * 200_000]
 )
 def test_pii_when_text_is_hostile_then_it_stays_fast(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # not the clock on the wall: others may use the machine
     find_pii(text)
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 10  # the square of this length would take minutes

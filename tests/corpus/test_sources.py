@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,17 +39,29 @@ def test_fingerprint_when_source_is_missing_then_it_says_so_and_raises_nothing(t
 
 
 @pytest.mark.slow
-def test_fingerprint_when_there_are_ten_thousand_files_then_it_takes_under_half_a_second(tmp_path: Path) -> None:
+def test_fingerprint_when_there_are_ten_thousand_files_then_it_costs_little_more_than_looking_at_them(
+    tmp_path: Path,
+) -> None:
     for folder in range(100):
         (tmp_path / "data" / f"{folder}").mkdir(parents=True)
         for file in range(100):
             (tmp_path / "data" / f"{folder}" / f"{file}.txt").touch()
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        fingerprint_sources(config("data"), tmp_path)
-        took.append(time.perf_counter() - start)
-    assert min(took) < 0.5
+
+    def look() -> None:
+        for folder, _, names in os.walk(tmp_path / "data"):
+            for name in names:
+                os.stat(os.path.join(folder, name))
+
+    def cost(work: Callable[[], object]) -> float:
+        took = []
+        for _ in range(3):
+            start = time.process_time()
+            work()
+            took.append(time.process_time() - start)
+        return min(took)
+
+    # Twice as much was measured. Both grow alike on a slow or busy machine.
+    assert cost(lambda: fingerprint_sources(config("data"), tmp_path)) < 10 * cost(look)
 
 
 def test_package_when_it_has_a_pattern_then_it_matches_with_and_without_the_top_folder(tmp_path: Path) -> None:

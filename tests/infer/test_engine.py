@@ -179,15 +179,23 @@ def test_logprobs_when_asked_are_those_of_the_model(engine: Engine, make_model: 
 def test_cancel_when_running_ends_that_request_alone(engine: Engine) -> None:
     long = GenerationConfig(temperature=0, max_tokens=90, ignore_eos=True)
     other_expected = engine.submit([4, 5], long).result().ids
-    first_seen = threading.Event()
-    cancelled = engine.submit([1, 2, 3], long, on_piece=lambda _: (first_seen.set(), time.sleep(0.01))[0])  # type: ignore[func-returns-value]
+    pieces: list[Piece] = []
+    some_seen, is_cancelled = threading.Event(), threading.Event()
+
+    def listen(piece: Piece) -> None:
+        pieces.append(piece)
+        if len(pieces) == 10:
+            some_seen.set()
+            is_cancelled.wait(30)  # holds the engine's thread, however slow this one is
+
     other = engine.submit([4, 5], long)
-    assert first_seen.wait(10)
+    cancelled = engine.submit([1, 2, 3], long, on_piece=listen)
+    assert some_seen.wait(30)
     cancelled.cancel()
-    result = cancelled.result(10)
-    assert result.finish_reason == "cancelled"
-    assert 0 < len(result.ids) < 90
-    assert other.result(10).ids == other_expected
+    is_cancelled.set()
+    result = cancelled.result(30)
+    assert (result.finish_reason, len(result.ids)) == ("cancelled", 10)
+    assert other.result(30).ids == other_expected
     cancelled.cancel()  # harmless afterwards
 
 
@@ -195,23 +203,27 @@ def test_stream_when_closed_early_cancels(engine: Engine) -> None:
     stream = engine.stream([1], GenerationConfig(max_tokens=90, ignore_eos=True, seed=0))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while engine.load_now != (0, 0):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_deadline_when_passed_ends_with_what_there_is(engine: Engine) -> None:
-    slow = engine.submit(
-        [1, 2],
-        GenerationConfig(max_tokens=90, ignore_eos=True, seed=0),
-        timeout_s=0.05,
-        on_piece=lambda _: time.sleep(0.02),
-    )
-    result = slow.result(10)
-    assert result.finish_reason == "deadline"
-    assert 0 < len(result.ids) < 90
-    waiting = engine.submit([1, 2], GREEDY, timeout_s=-1).result(10)
+    submitted = threading.Event()
+
+    def pass_deadline(_: Piece) -> None:
+        submitted.wait(30)
+        late.deadline = time.monotonic()
+
+    config = GenerationConfig(max_tokens=90, ignore_eos=True, seed=0)
+    late = engine.submit([1, 2], config, timeout_s=3600, on_piece=pass_deadline)
+    assert late.deadline is not None
+    assert 3000 < late.deadline - time.monotonic() <= 3600
+    submitted.set()
+    result = late.result(30)
+    assert (result.finish_reason, len(result.ids)) == ("deadline", 1)
+    waiting = engine.submit([1, 2], GREEDY, timeout_s=-1).result(30)
     assert (waiting.finish_reason, waiting.ids) == ("deadline", [])
 
 
@@ -311,7 +323,7 @@ def test_engine_when_closed_ends_what_runs_and_refuses_more(
     make_model: Callable[..., Transformer], tokenizer: Tokenizer
 ) -> None:
     engine = Engine(make_model(), tokenizer)
-    request = engine.submit([1], GenerationConfig(max_tokens=95, ignore_eos=True), on_piece=lambda _: time.sleep(0.02))
+    request = engine.submit([1], GenerationConfig(max_tokens=95, ignore_eos=True), on_piece=lambda _: time.sleep(0.1))
     engine.close()
     with pytest.raises(GptwrightError, match="closed"):
         request.result(5)
@@ -375,8 +387,22 @@ def test_memory_when_short_makes_requests_wait_but_all_finish(
     assert all(r.done for r in requests)
 
 
-def test_dtype_when_chosen_by_itself_is_one_the_machine_multiplies_fast() -> None:
-    assert fast_dtype("cpu") in (torch.bfloat16, torch.float32)
+@pytest.mark.parametrize(
+    ("amx", "avx512", "dtype"),
+    [(True, True, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
+)
+def test_dtype_when_chosen_by_itself_is_one_the_machine_multiplies_fast(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    assert fast_dtype("cpu") == dtype
+
+
+def test_dtype_when_pytorch_has_no_probes_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    assert fast_dtype("cpu") == torch.float32
 
 
 def test_config_when_a_stop_is_empty_or_a_string_is_understood() -> None:

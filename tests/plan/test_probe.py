@@ -1,19 +1,68 @@
 """The probe against the machine it runs on."""
 
-import os
+from pathlib import Path
 
 import pytest
+import torch
 
+from gptwright.plan import probe as module
 from gptwright.plan.probe import bf16_kind, cores, cpu_name, memory, probe
 
 
-def test_facts_of_this_machine_then_plausible():
-    total, free = memory()
-    assert 0 < free <= total
-    assert total > 500_000_000
-    assert 1 <= cores() <= (os.cpu_count() or 1)
-    assert cpu_name()
-    assert bf16_kind() in ("amx", "avx512_bf16", "none")
+@pytest.fixture
+def system(monkeypatch):
+    """Files of a machine that is not this one; what is not among them is missing."""
+    files = {}
+
+    def read(path, *_, **__):
+        if (text := files.get(path.as_posix())) is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(module, "_system_memory", lambda: (8_000, 5_000))
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: range(6), raising=False)
+    return files
+
+
+def test_memory_when_a_container_has_less_then_its_limit_counts(system):
+    assert memory() == (8_000, 5_000)
+    system.update({"/sys/fs/cgroup/memory.max": "3000\n", "/sys/fs/cgroup/memory.current": "1000\n"})
+    assert memory() == (3_000, 2_000)
+    system["/sys/fs/cgroup/memory.current"] = "3500"
+    assert memory() == (3_000, 0)
+    system["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert memory() == (8_000, 5_000)
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", 6), ("250000 100000", 2), ("50000 100000", 1), ("9900000 100000", 6)]
+)
+def test_cores_when_a_container_has_a_quota_then_whole_ones_count(system, quota, expected):
+    assert cores() == 6
+    system["/sys/fs/cgroup/cpu.max"] = quota + "\n"
+    assert cores() == expected
+
+
+def test_cpu_name_when_linux_knows_it_then_it_is_that_one(system, monkeypatch):
+    system["/proc/cpuinfo"] = "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nmodel name\t: Other\n"
+    assert cpu_name() == "Some CPU @ 3 GHz"
+    del system["/proc/cpuinfo"]
+    monkeypatch.setattr(module.platform, "processor", lambda: "")
+    monkeypatch.setattr(module.platform, "machine", lambda: "riscv64")
+    assert cpu_name() == "riscv64"
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "expected"),
+    [(True, True, "amx"), (False, True, "avx512_bf16"), (False, False, "none"), (None, None, "none")],
+)
+def test_bf16_when_the_cpu_has_units_then_the_best_is_named(monkeypatch, amx, avx512, expected):
+    for name, has in (("_is_amx_tile_supported", amx), ("_is_avx512_bf16_supported", avx512)):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+        if has is not None:
+            monkeypatch.setattr(torch.cpu, name, lambda has=has: has, raising=False)
+    assert bf16_kind() == expected
 
 
 @pytest.mark.slow

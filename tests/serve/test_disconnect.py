@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,18 @@ def body(text: str, **extra: Any) -> dict[str, Any]:
     return {"model": "production", "messages": [{"role": "user", "content": text}], **extra}
 
 
-def cancelled_within(engine: Any, seconds: float) -> bool:
+def comes_true(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Wait long: how soon depends on what else the machine does, and nothing would ever end these requests by itself in that time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if engine.requests and engine.requests[-1].finish_reason == "cancelled":
+        if condition():
             return True
         time.sleep(0.01)
     return False
+
+
+def cancelled(engine: Any) -> bool:
+    return bool(engine.requests) and engine.requests[-1].finish_reason == "cancelled"
 
 
 def test_stream_when_the_client_leaves_in_the_middle_then_the_engine_stops(start: Any) -> None:
@@ -34,24 +40,25 @@ def test_stream_when_the_client_leaves_in_the_middle_then_the_engine_stops(start
         lines = response.iter_lines()
         for _ in range(6):
             next(lines)
-    assert cancelled_within(app.state.backend.models.fake, 1.0)
-    assert len(app.state.backend.models.fake.requests[-1]._text) < 200
-    assert 'gptwright_cancelled_total{reason="client_gone"} 1.0' in httpx.get(url + "/metrics").text
+    assert comes_true(lambda: cancelled(app.state.backend.models.fake))
+    assert len(app.state.backend.models.fake.requests[-1]._text) < 4000  # of 5000, which take at least 50 s
+    counted = 'gptwright_cancelled_total{reason="client_gone"} 1.0'
+    assert comes_true(lambda: counted in httpx.get(url + "/metrics").text)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_chat_when_the_client_leaves_before_the_first_token_then_the_engine_stops(start: Any, stream: bool) -> None:
     url, app = start()
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(url + CHAT, json=body("hang", stream=stream), timeout=0.3)
-    assert cancelled_within(app.state.backend.models.fake, 1.0)
-    assert app.state.backend.slots.taken == 0
+        httpx.post(url + CHAT, json=body("hang", stream=stream), timeout=httpx.Timeout(30, read=0.5))
+    assert comes_true(lambda: cancelled(app.state.backend.models.fake))
+    assert comes_true(lambda: app.state.backend.slots.taken == 0)
 
 
 def test_stream_when_nothing_comes_for_a_while_then_comments_keep_it_alive(start: Any) -> None:
     from gptwright.serve.config import ServeConfig
 
-    url, _ = start(config=ServeConfig(keep_alive=0.1, request_timeout=0.7))
+    url, _ = start(config=ServeConfig(keep_alive=0.05, request_timeout=1.0))
     with httpx.stream("POST", url + CHAT, json=body("hang", stream=True)) as response:
         text = "".join(response.iter_text())
     assert text.count(": keep-alive") >= 3
@@ -78,7 +85,7 @@ def test_server_when_told_to_stop_then_the_running_answer_ends_whole_and_the_exi
         text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
         assert text == f"You said: {question}"
         assert rest[-2:] == ["data: [DONE]", ""] or rest[-1] == "data: [DONE]"
-        assert server.wait(10) == 0
+        assert server.wait(60) == 0
         assert server.stdout.read().strip() == "stopped"
         log = server.stderr.read()
         assert f"POST {CHAT} 200" in log

@@ -1,10 +1,12 @@
 """Metrics, plots and what the machine is asked."""
 
+import itertools
 import json
 import sysconfig
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -124,6 +126,22 @@ def test_choose_when_the_device_is_absent_then_says_so() -> None:
         machine.choose(TrainConfig(max_steps=1, device="cuda"))
 
 
-def test_matmul_peak_when_measured_then_is_a_plausible_rate() -> None:
-    config = ModelConfig(vocab_size=512, n_layers=1, d_model=128, n_heads=2, n_kv_heads=2, d_ff=256)
-    assert 1e8 < machine.matmul_peak(config, 256, torch.float32) < 1e14
+def test_matmul_flops_when_the_clock_is_known_then_is_work_by_the_best_time_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Three products of each shape, timed by two readings each: 5, 2 and 4 s.
+    clock = itertools.cycle([0.0, 5.0, 5.0, 7.0, 7.0, 11.0])
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    found = machine.matmul_flops([(2, 3, 5), (7, 1, 4)], torch.float32, repeats=2)
+    assert found == 2 * (2 * 3 * 5 + 7 * 1 * 4) / 4.0
+
+
+def test_matmul_peak_when_measured_then_its_products_are_those_of_a_training_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        machine, "matmul_flops", lambda shapes, dtype, device: float(sum(2 * m * k * n for m, k, n in shapes))
+    )
+    config = ModelConfig(vocab_size=512, n_layers=1, d_model=128, n_heads=2, n_kv_heads=1, d_ff=256)
+    block = 128 * (128 + 2 * 64) + 128 * 128 + 128 * 2 * 256 + 256 * 128  # q, k, v; out; gate and up; down
+    assert machine.matmul_peak(config, 256, torch.float32) == 6 * 256 * (block + 512 * 128)
