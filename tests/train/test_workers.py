@@ -5,10 +5,15 @@ import torch
 from tiny_training import TinyPlan, tiny_config
 
 from gptwright.core.errors import UserError
+from gptwright.model import cost
+from gptwright.model.kernels import Kernels
+from gptwright.model.native import native
 from gptwright.model.transformer import Transformer
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
 from gptwright.train.stepper import Stepper
+
+needs_compiler = pytest.mark.skipif(native() is None, reason="no C++ compiler here: apt install g++")
 
 
 def after_steps(threads: int, dtype: str, steps: int = 3) -> tuple[list[float], dict[str, torch.Tensor]]:
@@ -38,6 +43,49 @@ def test_workers_when_run_again_then_give_the_same_bits(dtype: str) -> None:
         again = after_steps(3, dtype)
         assert again[0] == first[0]
         assert all(torch.equal(first[1][name], again[1][name]) for name in first[1])
+
+
+def test_workers_when_a_batch_has_fewer_rows_than_threads_then_are_as_many_as_rows() -> None:
+    config = TrainConfig(max_steps=1, threads=3, dtype="float32")
+    model = Transformer(tiny_config())
+    assert len(Stepper(model, config, machine.choose(config), rows=2).workers.workers) == 2
+    assert len(Stepper(model, config, machine.choose(config), rows=7).workers.workers) == 3
+    assert len(Stepper(model, config, machine.choose(config)).workers.workers) == 3
+
+
+def test_memory_when_two_workers_train_then_the_estimate_counts_what_they_hold() -> None:
+    config = TrainConfig(max_steps=1, threads=2, dtype="bfloat16", micro_tokens=32)
+    model = Transformer(tiny_config())
+    model.init_weights(0)
+    stepper = Stepper(model, config, machine.choose(config))
+    sums = sum(t.nbytes for worker in stepper.workers.workers for t in worker.sums.values())
+    work = sum(p.nbytes for worker in stepper.workers.workers for p in worker.params.values())  # p.grad, while it lives
+    state = sum(t.nbytes for t in stepper.optimizer.state().values())
+    masters = sum(p.nbytes for p in stepper.masters.values())
+    held = sums + work + state + masters + work // 2
+    activations = 2 * cost.activation_bytes(model.config, 32)
+    assert cost.train_memory_bytes(model.config, 32, workers=2) == held + activations
+
+
+@needs_compiler
+def test_activations_when_kernels_keep_probabilities_then_the_estimate_is_near_what_autograd_saves() -> None:
+    shape = tiny_config(seq_len=300, n_layers=3, n_heads=4, n_kv_heads=2, d_ff=96)
+    model = Transformer(shape)
+    model.init_weights(0)
+    model.kernels = Kernels(native(), torch.float32)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = model(torch.arange(600).reshape(2, 300) % 64)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved = sum(size for address, size in kept.items() if address not in weights)
+    assert hidden.requires_grad
+    assert cost.activation_bytes(shape, 600, 4) == pytest.approx(saved, rel=0.1)
 
 
 def test_workers_when_a_part_fails_then_the_error_reaches_the_caller() -> None:

@@ -2,6 +2,8 @@
 
 from gptwright.model.config import ModelConfig
 
+QUERY_ROWS = 256  # of a block in kernels.py's attention, which imports it from here
+
 
 def params(config: ModelConfig) -> int:
     """Exact number of parameters; a tied head counts once."""
@@ -69,15 +71,21 @@ def weight_bytes(config: ModelConfig, bytes_per_value: int = 4) -> int:
 
 
 def activation_bytes(config: ModelConfig, tokens: int, bytes_per_value: int = 2) -> int:
-    """Bytes kept for the backward pass by one micro-batch of ``tokens`` tokens: the inputs of each matrix product and norm, queries, keys,
-    values and the attention's output; attention weights are not kept (flash), nor are logits (chunked loss)."""
+    """Bytes kept for the backward pass by one micro-batch of ``tokens`` tokens, in whole sequences: the inputs of each matrix product and
+    norm, and of attention the fused projection, queries, keys, values, output, and the probabilities, a block of queries over the keys
+    that it sees. Logits are not kept (chunked loss). Without training's kernels, PyTorch's attention keeps no probabilities: less."""
     c = config
-    attention = 3 * c.d_model + c.d_head * (3 * c.n_heads + 4 * c.n_kv_heads)
-    feed_forward = 2 * c.d_model + c.d_ff * (2 if c.family == "gpt2" else 4)
-    return tokens * bytes_per_value * (c.n_layers * (attention + feed_forward) + 2 * c.d_model)
+    t = min(c.seq_len, tokens)
+    blocks = range(0, t, QUERY_ROWS)
+    scores = sum((min(t, start + QUERY_ROWS) - start) * min(t, start + QUERY_ROWS) for start in blocks) / max(t, 1)
+    attention = 2 * c.d_model + c.d_head * (5 * c.n_heads + 2 * c.n_kv_heads) + c.n_heads * scores
+    feed_forward = 2 * c.d_model + c.d_ff * (2 if c.family == "gpt2" else 3)
+    return int(tokens * bytes_per_value * (c.n_layers * (attention + feed_forward) + 2 * c.d_model))
 
 
-def train_memory_bytes(config: ModelConfig, micro_batch_tokens: int, mixed: bool = True, muon: bool = True) -> int:
+def train_memory_bytes(
+    config: ModelConfig, micro_batch_tokens: int, mixed: bool = True, muon: bool = True, workers: int = 1
+) -> int:
     """Bytes that training holds: weights, gradients, optimizer state and activations.
 
     Args:
@@ -85,9 +93,10 @@ def train_memory_bytes(config: ModelConfig, micro_batch_tokens: int, mixed: bool
         micro_batch_tokens: tokens of one forward and backward pass.
         mixed: bf16 working weights beside fp32 masters; else fp32 alone.
         muon: matrices have one momentum (Muon), the rest two (AdamW); else AdamW for all.
+        workers: passes side by side, each with gradients and activations of its own: one a core, at most one a row of the batch.
     """
     n, matrices = params(config), matrix_params(config)
     weights = 4 * n + (2 * n if mixed else 0)
-    gradients = (2 if mixed else 4) * n
+    gradients = workers * (4 + (2 if mixed else 4)) * n  # fp32 sums, and a pass's own
     state = 4 * (matrices + 2 * (n - matrices)) if muon else 8 * n
-    return weights + gradients + state + activation_bytes(config, micro_batch_tokens, 2 if mixed else 4)
+    return weights + gradients + state + workers * activation_bytes(config, micro_batch_tokens, 2 if mixed else 4)

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptwright.model import cost
 from gptwright.model.native import Native
 
 CHUNK_ROWS = 1024
-QUERY_ROWS = 256  # a block of queries skips the keys after it: a quarter of the products saved at 512, and less memory
+QUERY_ROWS = (
+    cost.QUERY_ROWS
+)  # a block of queries skips the keys after it: a quarter of the products saved at 512, and less memory
 
 
 class Kernels:

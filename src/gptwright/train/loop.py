@@ -145,7 +145,7 @@ class _Run:
         machine.keep_memory()
         resolved = folder.read_config(config, self.model.config, plan_key)
         chosen = machine.choose(config) if resolved is None else self._same_machine(resolved)
-        self.stepper = Stepper(self.model, config, chosen)
+        self.stepper = Stepper(self.model, config, chosen, rows=len(self.plan.batch(0).tokens))
         folder.begin(config.objective, config.model_dump())
         checkpoint = latest_checkpoint(folder.checkpoints) if resolved is not None else None
         if checkpoint is not None:

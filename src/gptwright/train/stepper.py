@@ -35,9 +35,16 @@ class StepResult:
 
 
 class Stepper:
-    """Owns the working weights and the optimizer of a run."""
+    """Owns the working weights and the optimizer of a run.
 
-    def __init__(self, model: Transformer, config: TrainConfig, machine: Machine) -> None:
+    Args:
+        model: holds the masters; moved to the machine's device, in fp32 (fp64).
+        config: settings.
+        machine: what they mean here.
+        rows: of a batch; more workers than rows would only keep gradients for nothing. None: not known.
+    """
+
+    def __init__(self, model: Transformer, config: TrainConfig, machine: Machine, rows: int | None = None) -> None:
         self.config, self.machine, self.model = config, machine, model
         wide = torch.float64 if machine.dtype == "float64" else torch.float32
         model.to(device=machine.device, dtype=wide)
@@ -57,7 +64,7 @@ class Stepper:
         self.optimizer = Optimizer(
             data, model.config, config, wide if machine.dtype == "float64" else machine.torch_dtype
         )
-        count = machine.threads if machine.device == "cpu" else 1
+        count = min(machine.threads, rows or machine.threads) if machine.device == "cpu" else 1
         self.workers = Workers(self.work, self.optimizer.grads, self.kernels, count)
         self.optimizer.workers, self.optimizer.parallel = count, self.workers.do
 
