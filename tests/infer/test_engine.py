@@ -15,6 +15,7 @@ from gptwright.infer.config import GenerationConfig
 from gptwright.infer.engine import Engine, fast_dtype
 from gptwright.infer.request import Piece, Request
 from gptwright.infer.scheduler import Scheduler
+from gptwright.infer.threads import ThreadChooser
 from gptwright.model.lora import apply_lora, save_adapter
 from gptwright.model.transformer import Transformer
 from gptwright.tokens.tokenizer import Tokenizer
@@ -131,6 +132,24 @@ def test_answer_when_another_is_nearly_at_zero_temperature_is_unchanged(engine: 
     together = engine.generate([[9], [40, 41], [8, 7]], [cold, usual, cold])
     assert (together[1].text, together[1].ids) == (alone.text, alone.ids)
     assert together[0].ids == engine.generate([[9]], [usual.model_copy(update={"temperature": 0.0})])[0].ids
+
+
+def test_threads_when_a_seed_was_given_stay_as_they_are_until_it_is_done(
+    make_model: Callable[..., Transformer], tokenizer: Tokenizer
+) -> None:
+    scheduler = Scheduler(make_model(), tokenizer)
+    threads = torch.get_num_threads()
+    scheduler.threads = ThreadChooser(threads + 1)
+    used: list[tuple[bool, int]] = []
+    seeded = Request([1, 2], GenerationConfig(max_tokens=10, seed=1, ignore_eos=True))
+    plain = Request([3], GenerationConfig(max_tokens=30, ignore_eos=True))
+    plain.on_piece = lambda _: used.append((seeded.done, torch.get_num_threads()))
+    scheduler.add(seeded)
+    scheduler.add(plain)
+    while scheduler.busy:
+        scheduler.step()
+    assert {n for done, n in used if not done} == {threads}
+    assert {n for done, n in used if done} == {threads, threads + 1}
 
 
 def test_pieces_when_joined_are_the_text_of_the_tokens(engine: Engine) -> None:

@@ -38,7 +38,9 @@ class GenerationConfig(Config):
     )
     ignore_eos: bool = Field(default=False, description="Go on past the model's own end of answer (for measurements).")
     seed: int | None = Field(
-        default=None, description="Same seed, same answer, whatever else runs beside it. None: a fresh one."
+        default=None,
+        description="Same seed, same answer, whatever else runs beside it, on the same machine (instruction set, threads, torch version). "
+        "None: a fresh one.",
     )
     top_logprobs: int = Field(
         default=0, ge=0, le=100, description="Report this many likeliest alternatives with each token."

@@ -47,7 +47,7 @@ class Result:
         finish_reason: "stop", "length", "cancelled" or "deadline".
         prompt_tokens: tokens taken in.
         completion_tokens: tokens generated, the ending id included.
-        seed: repeats the answer.
+        seed: repeats the answer; to the bit if it was given, for without one the engine also chooses its threads freely.
     """
 
     text: str
