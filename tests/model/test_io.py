@@ -118,7 +118,7 @@ def test_tokenizer_files_when_given_are_copied_with_the_ends_of_an_answer(tmp_pa
     source = tmp_path / "tok"
     source.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "notes.txt"):
-        (source / name).write_text(name)
+        (source / name).write_text("{}")
     folder = save_model(
         random_model("modern"), tmp_path / "m", tokenizer_dir=source, extra={"manifest.json": {"parents": [1]}}
     )
@@ -134,6 +134,30 @@ def test_tokenizer_files_when_given_are_copied_with_the_ends_of_an_answer(tmp_pa
     assert read_eos_ids(folder) == [0, 2]
     (source / "generation_config.json").write_text('{"eos_token_id": 7, "pad_token_id": 3}')
     assert read_eos_ids(save_model(random_model("modern"), tmp_path / "m", tokenizer_dir=source)) == [7]
+
+
+def test_vocabulary_when_padded_then_transformers_never_samples_a_padding_id(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    source = tmp_path / "tok"
+    source.mkdir()
+    vocab = {f"t{number}": number for number in range(2, 40)}
+    added = [{"id": 0, "content": "<|endoftext|>"}, {"id": 1, "content": "<|im_end|>"}]
+    (source / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "added_tokens": added}))
+    folder = save_model(random_model("modern"), tmp_path / "m", tokenizer_dir=source)
+    assert json.loads((folder / "generation_config.json").read_text())["suppress_tokens"] == list(range(40, 128))
+    peer = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    ids = torch.arange(2, 12)[None]
+    twelve = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}
+    assert peer.generate(ids, **twelve, suppress_tokens=None).max() >= 40  # the model does want to
+    kept = peer.generate(ids, **twelve)
+    assert kept.shape[1] == 22
+    assert kept.max() < 40
+
+
+def test_suppressed_ids_when_every_id_has_a_token_are_not_written(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [["a", 0.0]] * 128}}))
+    folder = save_model(random_model("modern"), tmp_path / "m", tokenizer_dir=tmp_path)
+    assert "suppress_tokens" not in json.loads((folder / "generation_config.json").read_text())
 
 
 def test_gpt2_when_saved_without_the_prefix_is_read(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def save_model(
     Args:
         model: LoRA, if any, must be merged.
         directory: the place.
-        tokenizer_dir: its tokenizer files and chat template are copied; may be another model's directory.
+        tokenizer_dir: its tokenizer files and chat template are copied; may be another model's directory. Ids that it has no token
+            for (a vocabulary padded for speed) are suppressed in generation_config.json.
         dtype: dtype of the weights on disk; None keeps the model's.
         eos_token_ids: ids that end an answer; default: those of ``tokenizer_dir``'s generation_config.json, else 0 and 2.
         extra: further JSON files to write beside it, name -> content (for example ``{"manifest.json": {...}}``).
@@ -51,12 +52,14 @@ def save_model(
         eos_token_ids = _id_list(generation.get("eos_token_id", EOS_TOKEN_IDS))
     pad = generation.get("pad_token_id", eos_token_ids[0] if eos_token_ids else None)
     dtype = dtype or model.embedding.weight.dtype
+    padding = padding_ids(source, model.config.vocab_size) if source is not None else []
     tensors = {name: value.detach().to("cpu", dtype) for name, value in to_hf(model.config, model.state_dict()).items()}
     with atomic_dir(directory) as folder:
         write_json(folder / "config.json", config_to_hf(model.config, dtype, eos_token_ids, pad))
         write_json(
             folder / "generation_config.json",
-            {"bos_token_id": generation.get("bos_token_id"), "eos_token_id": list(eos_token_ids), "pad_token_id": pad},
+            {"bos_token_id": generation.get("bos_token_id"), "eos_token_id": list(eos_token_ids), "pad_token_id": pad}
+            | ({"suppress_tokens": padding} if padding else {}),
         )
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         shutil.copymode(folder / "config.json", folder / "model.safetensors")  # written for its owner alone
@@ -78,6 +81,16 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for file in sorted(source.iterdir()):
         if file.is_file() and (file.name.startswith(("tokenizer", "chat_template")) or file.name in TOKENIZER_FILES):
             shutil.copyfile(file, target / file.name)
+
+
+def padding_ids(tokenizer_dir: Path, vocab_size: int) -> list[int]:
+    """Ids below ``vocab_size`` that a directory's tokenizer.json has no token for; none without such a file or a vocabulary in it."""
+    path = tokenizer_dir / "tokenizer.json"
+    data = read_json(path) if path.is_file() else {}
+    vocab = data.get("model", {}).get("vocab", {})
+    known = set(vocab.values() if isinstance(vocab, dict) else range(len(vocab)))
+    known.update(token["id"] for token in data.get("added_tokens", []))
+    return [token for token in range(vocab_size) if token not in known] if known else []
 
 
 def read_config(directory: str | Path) -> ModelConfig:
