@@ -4,7 +4,9 @@ python tiny_training.py RUN_DIR JSON_OF_TRAIN_CONFIG [FILE_SIZE_LIMIT_BYTES]
 """
 
 import json
+import os
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,8 +70,10 @@ def main() -> None:
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
     torch.set_num_threads(1)
+    pause = float(os.environ.get("TINY_PAUSE_S", "0"))  # a step lasts at least this long, for whoever wants to hit one
     try:
-        train(tiny_config(), TinyPlan(), TrainConfig(**json.loads(sys.argv[2])), run_dir=Path(sys.argv[1]))
+        config = TrainConfig(**json.loads(sys.argv[2]))
+        train(tiny_config(), TinyPlan(), config, run_dir=Path(sys.argv[1]), callbacks=[lambda info: time.sleep(pause)])
     except GptwrightError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
