@@ -30,6 +30,12 @@ def test_engine_when_asked_twice_then_it_is_loaded_once(shelf: Shelf) -> None:
     assert shelf.engine(name) == (name, first)
 
 
+def test_engine_when_it_stopped_after_a_fault_then_it_is_loaded_anew(shelf: Shelf) -> None:
+    first: Any = shelf.engine("production")[1]
+    first.closed = True
+    assert shelf.engine("production")[1] is not first
+
+
 def test_engine_when_more_are_asked_for_than_are_kept_then_the_oldest_idle_one_is_closed(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,6 +274,11 @@ class Engine:
             s = self._scheduler
             return len(s.running) + (s.entering is not None), len(s.waiting) + len(self._arrived)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or stopped after a fault."""
+        return self._closed
+
     def close(self) -> None:
         """End all requests with an error and stop the thread."""
         with self._condition:

@@ -167,7 +167,8 @@ class Shelf:
         with loading:  # others may go on with models that are loaded
             with self._lock:
                 engine = self._engines.pop(ref.path, None)
-            engine = engine or Engine.load(ref.path)
+            if engine is None or engine.closed:  # one that stopped after a fault is loaded anew
+                engine = Engine.load(ref.path)
             with self._lock:
                 self._engines[ref.path] = engine
                 self._make_room()
