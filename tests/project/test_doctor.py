@@ -27,7 +27,7 @@ def test_examine_when_torch_cannot_be_imported_then_it_says_so_and_looks_at_the_
     assert not {"CPU", "GPU"} & set(found)
     database = found["database"]
     assert database.found.startswith(f"SQLite {sqlite3.sqlite_version}; ")
-    words = {"there": "for PostgreSQL", "gone": "no driver for PostgreSQL", "broken": "no pq wrapper available"}
+    words = {"there": "psycopg 3", "gone": "no PostgreSQL driver", "broken": "no pq wrapper available"}
     assert words[psycopg] in database.found
     assert database.verdict == ("note" if psycopg == "broken" else "ok")
 

@@ -115,14 +115,14 @@ def _database() -> Finding:
             return Finding("database", "bad", str(error), "Set TMPDIR to a folder on a local disk, or repair Python")
     found = f"SQLite {sqlite3.sqlite_version}"
     if importlib.util.find_spec("psycopg") is None:
-        return Finding("database", "ok", f"{found}; no driver for PostgreSQL")
+        return Finding("database", "ok", f"{found}; no PostgreSQL driver")
     try:
         import psycopg
     except ImportError as error:  # the package without the C library that it calls
         return Finding(
             "database", "note", f"{found}; psycopg: {error}", 'For PostgreSQL: pip install "psycopg[binary]"'
         )
-    return Finding("database", "ok", f"{found}; psycopg {psycopg.__version__} for PostgreSQL")
+    return Finding("database", "ok", f"{found}; psycopg {psycopg.__version__}")
 
 
 def _gpu() -> Finding:
