@@ -24,7 +24,7 @@ def test_examine_when_torch_cannot_be_imported_then_it_says_so_and_looks_at_the_
     found = {finding.what: finding for finding in examine()}
     assert found["torch"].verdict == "bad"
     assert "pip install torch" in found["torch"].fix
-    assert not {"CPU", "GPU"} & set(found)
+    assert not {"CPU", "GPU", "compiler"} & set(found)
     database = found["database"]
     assert database.found.startswith(f"SQLite {sqlite3.sqlite_version}; ")
     words = {"there": "psycopg 3", "gone": "no PostgreSQL driver", "broken": "no pq wrapper available"}

@@ -35,8 +35,8 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything. Takes a second, most of it the import of torch."""
     torch = _torch()
-    with_torch = [_bf16(), _gpu()] if torch.verdict == "ok" else []
-    return [_python(), torch, *with_torch, _compiler(), _memory(), _disk(), _database(), *_extras(), _browser()]
+    with_torch = [_bf16(), _gpu(), _compiler()] if torch.verdict == "ok" else []
+    return [_python(), torch, *with_torch, _memory(), _disk(), _database(), *_extras(), _browser()]
 
 
 def _python() -> Finding:
@@ -132,7 +132,7 @@ def _gpu() -> Finding:
         return Finding("GPU", "ok", torch.cuda.get_device_name(0))
     if torch.backends.mps.is_available():
         return Finding("GPU", "note", "Apple MPS", 'Never tried; training takes it only with device = "mps"')
-    return Finding("GPU", "note", "none", "Not needed; small models train on the CPU")
+    return Finding("GPU", "note", "none", "Small models need none")
 
 
 def _extras() -> list[Finding]:
