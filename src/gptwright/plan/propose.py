@@ -368,8 +368,10 @@ def _memory(config: ModelConfig, machine: Machine, batch: int, c: Constants) -> 
     micro = max(config.seq_len, min(batch, MICRO_TOKENS_CPU if machine.device == "cpu" else MICRO_TOKENS_GPU))
     mixed = machine.dtype == "bfloat16"
     n = cost.params(config)
-    activations = cost.activation_bytes(config, micro, 2 if mixed else 4)
-    whole = cost.train_memory_bytes(config, micro, mixed=mixed)
+    # On a CPU each core works on rows of its own, with activations and gradients of its own.
+    workers = max(1, min(machine.cores, batch // config.seq_len)) if machine.device == "cpu" else 1
+    activations = workers * cost.activation_bytes(config, micro, 2 if mixed else 4)
+    whole = cost.train_memory_bytes(config, micro, mixed=mixed, workers=workers)
     weights = 4 * n + (2 * n if mixed else 0)
     return {
         "weights": weights,
