@@ -119,9 +119,9 @@ def finetune(job: "Job") -> StageResult:
         )
     if not chats:
         say("finetune: the corpus has no conversations, so the pretrained model stands as it is")
-        return StageResult(
-            "model", base.id, base.path.relative_to(project.root).as_posix(), base.hash, {"passed_through": True}
-        )
+        path = base.path.relative_to(project.root).as_posix()
+        parents = (base.artifact_id,) if base.artifact_id else ()
+        return StageResult("model", base.id, path, base.hash, {"passed_through": True}, parents)
     result, adapter = tune(job, base, chats, train_config(settings))
     facts: dict[str, Any] = {
         "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
