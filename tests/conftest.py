@@ -6,9 +6,10 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **more}
 
 
+def _hear_ctrl_c() -> None:
+    """A suite that runs in the background ignores SIGINT, and its children would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(
     *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, **options: Any
 ) -> "subprocess.Popen[str]":
@@ -211,6 +217,7 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        preexec_fn=_hear_ctrl_c if os.name == "posix" else None,
         **options,
     )
 
@@ -237,6 +244,16 @@ class Command:
 
     def __call__(self, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Outcome:
         return run_here(*arguments, stdin=stdin, cwd=cwd)
+
+
+@pytest.fixture(autouse=True)
+def _threads_stay() -> Iterator[None]:
+    """Bits depend on the number of threads; a test that changes it must not change the next one's."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    yield
+    if before is not None:
+        sys.modules["torch"].set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

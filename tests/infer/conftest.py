@@ -15,7 +15,7 @@ from gptwright.tokens.tokenizer import Tokenizer, train_tokenizer
 FAMILIES = ("modern", "llama", "gpt2")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Operators this small lose on two threads, and on a busy machine they wait for each other by the hundred."""
     threads = torch.get_num_threads()

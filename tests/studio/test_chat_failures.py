@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -35,7 +36,9 @@ def stream(page: ChatPage, finish: MagicMock) -> None:
     page._say = MagicMock()  # type: ignore[method-assign]
     page._finish = finish  # type: ignore[method-assign]
     page.task = MagicMock()
-    asyncio.run(page._stream(MagicMock(is_deleted=False), MagicMock(), MagicMock()))
+    # In a thread of its own: a browser test that ran before may have left a loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, page._stream(MagicMock(is_deleted=False), MagicMock(), MagicMock())).result()
 
 
 @pytest.mark.parametrize("words", ["", "Once upon"])
