@@ -114,7 +114,7 @@ def test_corpus_smaller_than_a_batch_says_how_much_is_missing(dataset: TokenData
     with pytest.raises(UserError, match=f"{1000 * 512 - dataset.n_tokens:,} are missing"):
         BatchPlan(dataset, 512, 1000)
     fits = dataset.n_tokens // 512
-    with pytest.raises(UserError, match=f"at most {fits} rows"):
+    with pytest.raises(UserError, match=f"at most {fits * 512}"):
         BatchPlan(dataset, 512, fits + 1)
     assert BatchPlan(dataset, 512, fits).batch(7).tokens.shape == (fits, 512)
     with pytest.raises(UserError, match="shorter seq_len"):
