@@ -1,7 +1,7 @@
 """Loss, not only speed: held-out bits per byte of the chit-chat text after M minutes of gptwright, and of two peers after three times M.
 
 Peers: a plain fp32 eager GPT-2 loop, and transformers.Trainer in bf16 on the same Qwen3 shape, each at a peak rate of 1e-3. All see
-the same tokenizer, the same rows in the same order, and all warm-up counts as time. Default M = 5, so peers get 15.
+the same tokenizer and the same rows (Trainer in an order of its own), and all warm-up counts as time. Default M = 5, so peers get 15.
 """
 
 import json
