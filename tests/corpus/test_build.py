@@ -122,7 +122,7 @@ def test_build_when_every_document_is_dropped_then_the_rules_are_told(project: "
         ("nowhere", "no such folder or file"),
         ("package:surely-not-installed-xyz", "pip install surely-not-installed-xyz"),
         ("package:pyarrow/*.nothing", "no file matches"),
-        ("https://example.org", "https: cannot be read"),
+        ("gopher://example.org", "gopher: are not known"),
     ],
 )
 def test_build_when_source_is_missing_then_the_error_names_the_fix(project: "Project", uri: str, words: str) -> None:

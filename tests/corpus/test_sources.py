@@ -11,7 +11,7 @@ import pytest
 from gptwright.core.errors import UserError
 from gptwright.corpus.config import CorpusConfig, SourceConfig
 from gptwright.corpus.licences import package_licence, spdx_id
-from gptwright.corpus.sources import fingerprint_sources, list_source
+from gptwright.corpus.sources.kinds import fingerprint_sources, list_source
 
 
 def config(uri: str) -> CorpusConfig:

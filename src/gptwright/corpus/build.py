@@ -16,9 +16,10 @@ from gptwright.core.progress import progress, say
 from gptwright.corpus import extract, signals, tables
 from gptwright.corpus.config import CorpusConfig, SourceConfig
 from gptwright.corpus.decide import Decided, Part, decide
-from gptwright.corpus.sources import Listing, fingerprint_sources, list_source
+from gptwright.corpus.sources.base import Listing
+from gptwright.corpus.sources.kinds import list_source
 
-__all__ = ["CorpusResult", "build_corpus", "fingerprint_sources"]
+__all__ = ["CorpusResult", "build_corpus"]
 
 MANIFEST = "corpus.json"
 POOL_BYTES = 64 << 20  # less work than this is done faster without starting processes
@@ -61,7 +62,7 @@ def build_corpus(
     listings = [list_source(name, source, root) for name, source in config.sources.items()]
     jobs, failed, stats = _extract_jobs(listings, config, tasks, out)
     write_json(out / "stat.json", stats)
-    todo = sum(file[3] for job in jobs if not job.record.exists() for file in job.files)
+    todo = sum(file.size_bytes for job in jobs if not job.record.exists() for file in job.files)
     pool = workers if workers is not None else usable_cores() if todo > POOL_BYTES else 1
     made = _run("reading", extract.run, jobs, pool)
     records = [read_json(path) for path in made]
@@ -153,9 +154,9 @@ def _extract_jobs(
             "pii_policy": config.sources[listing.name].pii,
         }
         for group in extract.groups(hashed):
-            keys = {file.locator: extract.file_key(listing.name, terms, file.locator, raw) for file, raw in group}
+            files = tuple(extract.input_of(file, raw) for file, raw in group)
+            keys = {file.locator: extract.file_key(listing.name, terms, file) for file in files}
             reuse = tuple((name, *known_files[key]) for name, key in keys.items() if key in known_files)
-            files = tuple((file.locator, str(file.path), raw, file.size_bytes, file.mtime_ns) for file, raw in group)
             jobs.append(extract.Job(str(tasks), listing.name, terms, files, reuse))
     return jobs, failed, stats
 

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from gptwright.core.config import Config
+from gptwright.corpus.sources.options import ConsentOptions, CrawlOptions
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -14,8 +15,9 @@ class SourceConfig(Config):
     """One source of text: a folder, a file, or an installed package, with the terms it comes under."""
 
     uri: str = Field(
-        description="A folder or file (relative to the project or absolute), or package:DIST[/glob] for files inside an"
-        " installed Python distribution; the glob may hold alternatives, as in data/{ai,food}.yml.",
+        description="A folder or file (relative to the project or absolute), package:DIST[/glob] for files inside an"
+        " installed Python distribution (the glob may hold alternatives, as in data/{ai,food}.yml), https://PAGE,"
+        " sitemap:URL, feed:URL, crawl:URL, warc:PATH, git:URL_OR_FOLDER[@REVISION], wiki:DUMP, sql:URL#QUERY, hf:DATASET.",
     )
     license: str | None = Field(
         None, description="SPDX id of the licence. Overrides what the source itself says about it."
@@ -35,6 +37,10 @@ class SourceConfig(Config):
         description="Write chat turns as sentences: capital first letter, capital I, a final full stop. Kept as edits"
         " beside the text, which itself stays as it came.",
     )
+    crawl: CrawlOptions = Field(
+        CrawlOptions(), description="How pages are asked for, by https:, sitemap:, feed: and crawl:."
+    )
+    consent: ConsentOptions = Field(ConsentOptions(), description="What happens where a publisher asks not to train.")
 
 
 class CorpusConfig(Config):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +19,7 @@ from gptwright.core.hashing import b2_file, b2_json, content_id, doc_uid, norm_i
 from gptwright.core.ledger import FileRow
 from gptwright.core.stages import code_version
 from gptwright.corpus import readers, tables
-from gptwright.corpus.sources import Listing, SourceFile
+from gptwright.corpus.sources.base import Facts, Listing, SourceFile
 from gptwright.corpus.text import NotText
 
 GROUP_BYTES = 32 << 20
@@ -31,6 +31,23 @@ CODE = (
 )
 
 
+class Input(NamedTuple):
+    """A file of a task. Its place, bytes, reader and facts name what is read from it; path, size and time only find it."""
+
+    locator: str
+    path: str
+    raw_hash: str
+    size_bytes: int
+    mtime_ns: int
+    kind: str | None = None
+    facts: str = "{}"  # JSON of Facts
+
+    @property
+    def identity(self) -> list[Any]:
+        """What decides the rows that it gives."""
+        return [self.locator, self.raw_hash, self.kind, self.facts]
+
+
 @dataclass(frozen=True)
 class Job:
     """A task: files of one source with their hashes. Pure: the same job gives the same rows anywhere, at any time."""
@@ -38,16 +55,14 @@ class Job:
     folder: str  # tasks/
     source: str
     terms: dict[str, Any]  # columns that every document of the source shares
-    files: tuple[
-        tuple[str, str, str, int, int], ...
-    ]  # (locator, path, raw_hash, size, mtime_ns); the first and third name it
+    files: tuple[Input, ...]
     reuse: tuple[
         tuple[str, str, int, int], ...
     ] = ()  # (locator, parquet file, first row, rows) of files that are known
 
     @property
     def name(self) -> str:
-        return "extract-" + _digest([code(), self.source, self.terms, [[f[0], f[2]] for f in self.files]])
+        return "extract-" + _digest([code(), self.source, self.terms, [file.identity for file in self.files]])
 
     @property
     def record(self) -> Path:
@@ -112,9 +127,15 @@ def _digest(value: Any) -> str:
     return b2_json(value).removeprefix("b2:")[:32]
 
 
-def file_key(source: str, terms: dict[str, Any], locator: str, raw_hash: str) -> str:
+def file_key(source: str, terms: dict[str, Any], file: Input) -> str:
     """Names what is read from one file, so that it is read once."""
-    return _digest([code(), source, terms, locator, raw_hash])
+    return _digest([code(), source, terms, file.identity])
+
+
+def input_of(file: SourceFile, raw_hash: str) -> Input:
+    """A listed file as a task's."""
+    facts = json.dumps(file.facts.to_json(), sort_keys=True)
+    return Input(file.locator, str(file.path), raw_hash, file.size_bytes, file.mtime_ns, file.kind, facts)
 
 
 def groups(files: Sequence[tuple[SourceFile, str]]) -> Iterator[list[tuple[SourceFile, str]]]:
@@ -143,8 +164,8 @@ def run(job: Job) -> str:
     known = {locator: (path, first, count) for locator, path, first, count in job.reuse}
     opened: dict[str, pa.Table] = {}
     files: list[dict[str, Any]] = []
-    for locator, path, raw_hash, size_bytes, mtime_ns in job.files:
-        before = writer.total
+    for file in job.files:
+        locator, before = file.locator, writer.total
         if locator in known:
             old, first, count = known[locator]
             outcome, reason = "ok", _former_reason(old, locator)
@@ -152,13 +173,13 @@ def run(job: Job) -> str:
                 opened = {old: pq.read_table(old, schema=tables.DOCS)}
             writer.add_table(opened[old].slice(first, count))
         else:
-            outcome, reason = _extract(job, locator, Path(path), raw_hash, writer)
-            _check_unchanged(Path(path), size_bytes, mtime_ns)
+            outcome, reason = _extract(job, file, writer)
+            _check_unchanged(Path(file.path), file.size_bytes, file.mtime_ns)
         files.append(
             {
-                "key": file_key(job.source, job.terms, locator, raw_hash),
+                "key": file_key(job.source, job.terms, file),
                 "locator": locator,
-                "raw_hash": raw_hash,
+                "raw_hash": file.raw_hash,
                 "outcome": outcome,
                 "reason": reason,
                 "first": before,
@@ -191,8 +212,10 @@ def _former_reason(parquet: str, locator: str) -> str | None:
     return next((file["reason"] for file in record["files"] if file["locator"] == locator), None)
 
 
-def _extract(job: Job, locator: str, path: Path, raw_hash: str, writer: _Writer) -> tuple[str, str | None]:
+def _extract(job: Job, file: Input, writer: _Writer) -> tuple[str, str | None]:
     """Read one file into rows. Returns its outcome and reason."""
+    path = Path(file.path)
+    facts = Facts.from_json(json.loads(file.facts))
     reading = None
     before = writer.total
     try:
@@ -207,7 +230,7 @@ def _extract(job: Job, locator: str, path: Path, raw_hash: str, writer: _Writer)
                 continue
             if record.part == 1:
                 head = norm_id(text)
-            writer.add(_row(job, locator, raw_hash, reading, record, text, head))
+            writer.add(_row(job, file, facts, reading, record, text, head))
     except readers.Skip as error:
         return "skipped", str(error)
     except NotText as error:
@@ -227,33 +250,42 @@ def _partly(rows: int, reason: str) -> tuple[str, str]:
 
 
 def _row(
-    job: Job, locator: str, raw_hash: str, reading: readers.Reading, record: readers.Record, text: str, head: str
+    job: Job, file: Input, facts: Facts, reading: readers.Reading, record: readers.Record, text: str, head: str
 ) -> dict[str, Any]:
     marks = [record.suffix] if record.suffix else []
     if record.part > 1:
         marks.append(f"part={record.part}")
-    place = locator + ("#" + "&".join(marks) if marks else "")
+    place = file.locator + ("#" + "&".join(marks) if marks else "")
     own = norm_id(text)
+    # Of two licences the more trusted; the person's own word is the most.
+    known = Facts(**{k: v for k, v in job.terms.items() if k != "pii_policy"}) | facts
     return {
         "doc_uid": bytes.fromhex(doc_uid(job.source, place)),
         "content_id": bytes.fromhex(content_id(text)),
         "norm_id": bytes.fromhex(own),
         "split_id": bytes.fromhex(head or own),
-        "raw_hash": raw_hash,
+        "raw_hash": file.raw_hash,
         "rev": 1,
         "part": record.part,
         "text": text,
         "messages": json.dumps(record.messages, ensure_ascii=False) if record.messages is not None else None,
-        "title": record.title,
-        "url": record.url,
+        "title": record.title or known.title,
+        "url": record.url or known.url,
         "source": job.source,
         "locator": place,
         "mime": reading.mime,
         "charset": reading.charset,
         "extractor": f"{readers.EXTRACTOR}.{reading.kind}",
         "lang_declared": record.lang,
-        "optout": 0,
-        **job.terms,
+        "fetched_at": known.fetched_at,
+        "published_at": known.published_at,
+        "license_id": known.license_id,
+        "license_source": known.license_source,
+        "license_conf": known.license_conf,
+        "attribution": known.attribution,
+        "optout": known.optout,
+        "consent": json.dumps([dict(signal) for signal in known.consent]) if known.consent else None,
+        "pii_policy": job.terms["pii_policy"],
     }
 
 
@@ -271,6 +303,9 @@ def hash_files(
     hashed: list[tuple[SourceFile, str]] = []
     failed: list[FileRow] = []
     for file in listing.files:
+        if file.raw_hash is not None:
+            hashed.append((file, file.raw_hash))
+            continue
         former = known.get(file.locator)
         if former and former[:2] == (file.size_bytes, file.mtime_ns):
             hashed.append((file, former[2]))

@@ -47,6 +47,7 @@ DOCS = pa.schema(
         ("license_conf", pa.float32()),
         ("attribution", pa.string()),
         ("optout", pa.int32()),  # bit set of opt-out signals seen
+        ("consent", pa.string()),  # JSON: the evidence of those signals; null when there is none
         ("pii_policy", pa.string()),
     ]
 )

@@ -19,7 +19,8 @@ STAGE_NAMES = ("corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluat
 # Settings of training that decide nothing about the result.
 _INERT = {"device", "threads", "log_every", "checkpoint_every", "eval_every", "compile", "micro_tokens"}
 _CORPUS_CODE = (
-    "build", "chats", "decide", "edits", "extract", "licences", "privacy", "readers", "shapes", "signals", "sources", "tables",
+    "build", "chats", "decide", "edits", "extract", "licences", "privacy", "readers", "shapes", "signals", "sources.base", "sources.folder",
+    "sources.kinds", "sources.package", "sources.raw", "tables",
     "text", "tidy",
 )  # fmt: skip
 _TRAIN_CODE = (
@@ -35,7 +36,7 @@ _TRAIN_CODE = (
 
 def stages_of(project: "Project") -> list[Stage]:
     """The stages of this project. A project that adapts an open model neither trains a tokenizer nor pretrains."""
-    from gptwright.corpus.sources import fingerprint_sources
+    from gptwright.corpus.sources.kinds import fingerprint_sources
 
     settings = project.settings
     own = settings.finetune.base == "pretrain"
