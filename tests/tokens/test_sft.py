@@ -197,13 +197,6 @@ def test_batch_of_any_step_is_the_same_in_a_new_plan_and_epochs_are_reshuffled(t
     )
 
 
-def test_steps_of_finds_the_batches_of_a_conversation(tokenizer: Tokenizer) -> None:
-    plan = SftPlan.of([talk(f"say {i}", f"number {i}") for i in range(60)], tokenizer, 64, 2)
-    expected = [step for step in range(50) if "17" in plan.batch(step).docs]
-    assert plan.steps_of("17", 50) == expected
-    assert len(expected) > 1
-
-
 def test_mapped_data_set_gives_the_same_rows_as_chats_in_memory(tokenizer: Tokenizer, tmp_path: Path) -> None:
     chats = [talk(f"say {i}", f"number {i}", "more", f"{i} again") for i in range(30)]
     docs = [Doc(f"{i:032x}", "", chat) for i, chat in enumerate(chats)]

@@ -29,6 +29,7 @@ from gptwright.release.refresh import refresh as decide
 from gptwright.release.registry import PRODUCTION
 from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.shards import TokenDataset, write_tokens
+from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train.loop import train
 
@@ -171,9 +172,12 @@ class _Refresh:
                 start = Path(settings.start) if settings.start else None
                 # Without a checkpoint the weights go on alone, and the optimizer begins anew.
                 model_or_shape = shape if start is not None else load_model(folder)
+                plan = BatchPlan(TokenDataset.open(target), shape.seq_len, rows, config.seed)
+                run_dir = project.work / "runs" / run_id
+                record_slots(plan, run_dir, project.root)
                 result = train(
-                    model_or_shape, BatchPlan(TokenDataset.open(target), shape.seq_len, rows, config.seed), config,
-                    run_dir=project.work / "runs" / run_id, ledger=ledger, heldout=measured, start=start, label="continue",
+                    model_or_shape, plan, config,
+                    run_dir=run_dir, ledger=ledger, heldout=measured, start=start, label="continue",
                 )  # fmt: skip
                 facts = {
                     "parents": {"corpus": self.dataset.hash, "tokens": written.hash, "base": self.base.hash},

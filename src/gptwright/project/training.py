@@ -27,6 +27,7 @@ from gptwright.project.publish import publish_model
 from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.sft import SftPlan
 from gptwright.tokens.shards import TokenDataset
+from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Heldout
@@ -88,6 +89,7 @@ def pretrain(job: "Job") -> StageResult:
     say(
         f"pretrain: {short(params(shape))} parameters, {shape.n_layers} layers, {shape.d_model} wide, {shape.seq_len} tokens of context"
     )
+    record_slots(plan, run_dir, project.root)
     result = train(shape, plan, config, run_dir=run_dir, ledger=job.ledger, heldout=measured, label="pretrain")
     facts = {
         "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
@@ -150,6 +152,7 @@ def tune(job: "Job", base: ModelRef, chats: Sequence[Any], config: TrainConfig) 
     measured = heldout(job, tokenizer, seq_len, max(1, config.batch_tokens // seq_len))
     run_dir = job.project.work / "runs" / job.run_id
     say(f"finetune: {len(chats):,} conversations on {base.id}{' with LoRA' if lora else ''}")
+    record_slots(plan, run_dir, job.project.root)
     result = train(model, plan, config, run_dir=run_dir, ledger=job.ledger, heldout=measured, label="finetune")
     if not lora:
         return result, None
@@ -173,12 +176,10 @@ def sft_plan(chats: Sequence[Any], tokenizer: Tokenizer, seq_len: int, config: T
     return plan
 
 
-def conversations(job: "Job", settings: "FinetuneSettings") -> Iterator[list[dict[str, str]]]:
-    """Conversations to learn from: the user's file or folder, else those of the corpus's training part."""
+def conversations(job: "Job", settings: "FinetuneSettings") -> Iterator[Document | list[dict[str, str]]]:
+    """Conversations to learn from: the user's file or folder, else the documents of the corpus's training part that hold one."""
     if settings.data is None:
-        for document in documents(job.project.work / "corpus", "train"):
-            if document.messages:
-                yield document.messages
+        yield from (document for document in documents(job.project.work / "corpus", "train") if document.messages)
         return
     path = job.project.root / settings.data
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

@@ -257,21 +257,16 @@ class SftPlan:
             learn += [self.chats.learn[base + start : base + start + length], mute]
         return np.concatenate(ids), np.concatenate(learn) != 0, self._examples[items, 0].tolist()
 
-    def steps_of(self, uid: str, n_steps: int) -> list[int]:
-        """Steps below n_steps whose batches hold a conversation."""
-        conversations = {index for index in range(len(self.chats)) if self.chats.uid(index) == uid}
-        rows = [
-            row
-            for row in range(self.rows)
-            if conversations.intersection(
-                self._examples[self._row_items[self._row_edges[row] : self._row_edges[row + 1]], 0].tolist()
-            )
-        ]
-        found: set[int] = set()
-        for epoch in range(-(-n_steps * self.batch_size // self.rows) if rows else 0):
-            places = Permutation(self.rows, "rows", self.seed, epoch).place(rows)
-            found |= {(epoch * self.rows + place) // self.batch_size for place in places.tolist()}
-        return sorted(step for step in found if step < n_steps)
+    @property
+    def members(self) -> npt.NDArray[np.int64]:
+        """The conversation of each packed example, row after row, (items,) int64."""
+        found: npt.NDArray[np.int64] = self._examples[self._row_items, 0]
+        return found
+
+    @property
+    def row_edges(self) -> npt.NDArray[np.int64]:
+        """Where rows begin in ``members``, (rows + 1,) int64."""
+        return self._row_edges
 
     def _report(self, counts: Mapping[str, int]) -> SftReport:
         kept = int(self._examples[:, 2].sum())

@@ -1,0 +1,104 @@
+"""What a run saw when: enough of its plan, kept in the run's folder, to say which steps held a document. No text, no tokens.
+
+slots.json   for pretraining: the data set and the shape of the plan over it
+slots.npz    for fine-tuning: ids of the conversations and which row holds which
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gptwright.core.files import atomic_write, read_json, write_json
+from gptwright.tokens.permute import Permutation
+from gptwright.tokens.plan import BatchPlan
+from gptwright.tokens.sft import SftPlan
+from gptwright.tokens.shards import MANIFEST, TokenDataset
+
+
+class Slots(Protocol):
+    """The places of documents in the steps of a plan."""
+
+    def steps_of(self, uid: str, n_steps: int) -> list[int]:
+        """Steps below n_steps whose batches hold a document (32 hex digits)."""
+        ...
+
+
+class RowSlots:
+    """Slots of a fine-tuning plan.
+
+    Args:
+        uids: (conversations,) str.
+        members: (items,) int64, the conversation of each packed example, row after row.
+        edges: (rows + 1,) int64, where rows begin in ``members``.
+        batch_size: rows in a step.
+        seed: of the plan.
+    """
+
+    def __init__(
+        self,
+        uids: npt.NDArray[np.str_],
+        members: npt.NDArray[np.int64],
+        edges: npt.NDArray[np.int64],
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.uids, self.members, self.edges, self.batch_size, self.seed = uids, members, edges, batch_size, seed
+
+    @classmethod
+    def of(cls, plan: SftPlan) -> "RowSlots":
+        """The slots of a plan."""
+        uids = np.array([plan.chats.uid(index) for index in range(len(plan.chats))])
+        return cls(uids, plan.members, plan.row_edges, plan.batch_size, plan.seed)
+
+    def steps_of(self, uid: str, n_steps: int) -> list[int]:
+        """See ``Slots``."""
+        items = np.flatnonzero(np.isin(self.members, np.flatnonzero(self.uids == uid)))
+        rows = np.unique(np.searchsorted(self.edges, items, side="right") - 1)
+        count = len(self.edges) - 1
+        found: set[int] = set()
+        for epoch in range(-(-n_steps * self.batch_size // count) if len(rows) else 0):
+            places = Permutation(count, "rows", self.seed, epoch).place(rows)
+            found |= {(epoch * count + place) // self.batch_size for place in places.tolist()}
+        return sorted(step for step in found if step < n_steps)
+
+
+def record_slots(plan: object, run_dir: Path, root: Path) -> None:
+    """Keep a plan's slots in a run's folder; a plan of another kind leaves no trace.
+
+    Args:
+        plan: what the run trains on.
+        run_dir: its folder; it is made when it is not there.
+        root: the project folder, from which the data set's place is remembered.
+    """
+    if isinstance(plan, BatchPlan):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        folder = plan.dataset.folder.resolve().relative_to(root.resolve()).as_posix()
+        shape = {"seq_len": plan.seq_len, "batch_size": plan.batch_size, "seed": plan.seed}
+        write_json(run_dir / "slots.json", {"dataset": folder, "origin": plan.dataset.origin, **shape})
+    elif isinstance(plan, SftPlan):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        slots = RowSlots.of(plan)
+        with atomic_write(run_dir / "slots.npz") as file:
+            np.savez_compressed(
+                file, uids=slots.uids, members=slots.members, edges=slots.edges, order=[slots.batch_size, slots.seed]
+            )
+
+
+def recall_slots(run_dir: Path, root: Path) -> Slots | None:
+    """The slots of a run; None when it left none, or its data set is gone or was written anew."""
+    if (run_dir / "slots.npz").is_file():
+        with np.load(run_dir / "slots.npz", allow_pickle=False) as kept:
+            batch_size, seed = kept["order"].tolist()
+            return RowSlots(kept["uids"], kept["members"], kept["edges"], batch_size, seed)
+    if not (run_dir / "slots.json").is_file():
+        return None
+    kept = read_json(run_dir / "slots.json")
+    folder = root / kept["dataset"]
+    if not (folder / MANIFEST).is_file():
+        return None
+    dataset = TokenDataset.open(folder, verify=False)
+    if dataset.origin != kept["origin"]:
+        return None
+    return BatchPlan(dataset, kept["seq_len"], kept["batch_size"], kept["seed"])
