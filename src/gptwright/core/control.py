@@ -121,6 +121,30 @@ class Feedback(Base):
     consent: Mapped[bool]
 
 
+class Erasure(Base):
+    """A demand to erase texts that was carried out: on whose ground, what it reached, and what it could not."""
+
+    __tablename__ = "erasure"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    basis: Mapped[str]
+    selector: Mapped[str]  # its kind, and the value where that is no personal datum itself
+    documents: Mapped[int]
+    certificate: Mapped[dict[str, Any]]
+    previous: Mapped[str | None]  # hash of the erasure before it, so that none can be taken out unseen
+    hash: Mapped[str]
+
+
+class ErasureBlock(Base):
+    """What keeps an erased text from coming back: keyed hashes (``corpus.blocks``), nothing of the text."""
+
+    __tablename__ = "erasure_block"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    erasure_id: Mapped[int] = mapped_column(sa.ForeignKey("erasure.id"), index=True)
+    mac: Mapped[str] = mapped_column(unique=True)
+    sketch: Mapped[str | None]
+
+
 class ControlStore:
     """Open it with ``ControlStore.open``; work in ``with store.session() as session``."""
 
