@@ -77,6 +77,7 @@ class Ledger:
             if not readonly:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=FULL")
+                db.execute("PRAGMA secure_delete=ON")  # what is deleted must not stay readable in free pages
                 _migrate(db)
         except sqlite3.DatabaseError as error:
             db.close()
@@ -170,6 +171,18 @@ class Ledger:
         """All artifacts, or those of a kind, oldest first."""
         rows = self._db.execute("SELECT * FROM artifact WHERE ?1 IS NULL OR kind=?1 ORDER BY id", (kind,))
         return [_artifact(row) for row in rows]
+
+    def amend(self, identity: int, *, key: str | None = None, meta: dict[str, Any] | None = None) -> None:
+        """Add to what is said of an artifact whose content was erased from. Its hash stays: it names what was trained on."""
+        self._db.execute(
+            "UPDATE artifact SET key=coalesce(?, key), meta=json_patch(meta, ?) WHERE id=?",
+            (key, json.dumps(meta or {}), identity),
+        )
+
+    def compact(self) -> None:
+        """Rewrite the file without its free pages and empty its journal: nothing that was deleted can be read in it."""
+        self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def parents(self, identity: int) -> list[Artifact]:
         """What an artifact was made from."""

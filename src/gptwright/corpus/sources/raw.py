@@ -59,6 +59,8 @@ class RawStore:
         with closing(sqlite3.connect(self._path, timeout=30)) as db:
             if write:
                 db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=NORMAL")  # a lost last place is fetched again
+                db.execute("PRAGMA secure_delete=ON")  # what is deleted must not stay readable in free pages
                 db.executescript(_SCHEMA)
             with db:
                 yield db
@@ -196,21 +198,40 @@ class RawStore:
         """
         with self._open(write=True) as db:
             db.execute("DELETE FROM place WHERE round<>?", (self._round(db),))
-            digest = [
-                list(row)
-                for row in db.execute("SELECT locator, outcome, identity, kind, facts FROM place ORDER BY locator")
-            ]
-            values = {
-                "licence": json.dumps(list(vars(licence).values())),
-                "about": json.dumps(dict(about or {})),
-                "fingerprint": b2(json.dumps([digest, list(vars(licence).values())])),
-                "open": "no",
-            }
-            db.executemany("INSERT OR REPLACE INTO setting VALUES (?,?)", list(values.items()))
+            said = {"licence": json.dumps(list(vars(licence).values())), "about": json.dumps(dict(about or {}))}
+            db.executemany("INSERT OR REPLACE INTO setting VALUES (?,?)", list(said.items()))
+            ends = {"fingerprint": self._digest(db), "open": "no"}
+            db.executemany("INSERT OR REPLACE INTO setting VALUES (?,?)", list(ends.items()))
             wanted = {row[0] for row in db.execute("SELECT file FROM place WHERE file IS NOT NULL")}
         for path in sorted(self.folder.glob("??/*")):
             if path.relative_to(self.folder).as_posix() not in wanted:
                 path.unlink()
+
+    def erase(self, locator: str) -> None:
+        """Delete a place's bytes for good. The place stays, as skipped, under its name; a later gathering may ask for it again."""
+        place = self.get(locator)
+        if place is None:
+            return
+        with self._open(write=True) as db:
+            db.execute(
+                "UPDATE place SET outcome='skipped', reason='erased on demand', file=NULL, identity=NULL, size=0, facts='{}',"
+                " extra='{}' WHERE locator=?",
+                (locator,),
+            )
+            shared = db.execute("SELECT 1 FROM place WHERE file=?", (_name(place, self.folder),)).fetchone()
+            digest = self._digest(db)
+            db.execute("INSERT OR REPLACE INTO setting VALUES ('fingerprint', ?)", (digest,))
+        if place.file is not None and not shared:
+            place.file.unlink(missing_ok=True)
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as db:
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @staticmethod
+    def _digest(db: sqlite3.Connection) -> str:
+        rows = db.execute("SELECT locator, outcome, identity, kind, facts FROM place ORDER BY locator")
+        licence = db.execute("SELECT value FROM setting WHERE key='licence'").fetchone()
+        return b2(json.dumps([[list(row) for row in rows], licence[0] if licence else None]))
 
     def about(self) -> dict[str, Any]:
         """What the gatherer said about the source as a whole."""
@@ -257,6 +278,10 @@ class RawStore:
         path = self.folder / file if file is not None else None
         known = Facts.from_json(json.loads(facts))
         return Place(locator, outcome, reason, path, identity, size, kind, known, json.loads(extra))
+
+
+def _name(place: Place, folder: Path) -> str | None:
+    return place.file.relative_to(folder).as_posix() if place.file is not None else None
 
 
 _SELECT = "SELECT locator, outcome, reason, file, identity, size, kind, facts, extra FROM place"
