@@ -1,4 +1,4 @@
-"""The control store: what cannot be made again. Releases and aliases, keys, usage, conversations, feedback, audit.
+"""The control store: what cannot be made again. Releases and aliases, keys, usage, conversations, feedback, labels, audit.
 
 SQLite in ``state/`` by default, PostgreSQL by URL; the same models and migrations serve both. Never deleted with ``work/``.
 """
@@ -143,6 +143,19 @@ class ErasureBlock(Base):
     erasure_id: Mapped[int] = mapped_column(sa.ForeignKey("erasure.id"), index=True)
     mac: Mapped[str] = mapped_column(unique=True)
     sketch: Mapped[str | None]
+
+
+class Label(Base):
+    """A person's judgement of a document, to train a classifier from. A later one of the same text replaces an earlier one."""
+
+    __tablename__ = "label"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    doc_uid: Mapped[str]
+    content_id: Mapped[str] = mapped_column(index=True)
+    task: Mapped[str] = mapped_column(index=True)  # quality, toxicity, or any other question
+    value: Mapped[str]  # good, bad or skip for quality; toxic, ok or skip for toxicity
+    who: Mapped[str | None]
 
 
 class ControlStore:
