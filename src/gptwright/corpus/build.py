@@ -13,7 +13,7 @@ from gptwright.core.hashing import b2_json
 from gptwright.core.interrupt import stop_on_signals
 from gptwright.core.ledger import FileRow, Ledger, SourceRow
 from gptwright.core.progress import progress, say
-from gptwright.corpus import extract, signals, tables
+from gptwright.corpus import extract, look, tables
 from gptwright.corpus.config import CorpusConfig, SourceConfig
 from gptwright.corpus.decide import Decided, Part, decide
 from gptwright.corpus.sources.base import Listing
@@ -68,20 +68,20 @@ def build_corpus(
     records = [read_json(path) for path in made]
 
     looks = [
-        signals.Job(
+        look.Job(
             str(tasks), output["name"], config.sources[record["source"]].pii, config.sources[record["source"]].tidy
         )
         for record in records
         for output in record["outputs"]
     ]
-    _run("looking", signals.run, looks, pool)
+    _run("looking", look.run, looks, pool)
     rows = _file_rows(listings, records, failed)
     if not looks:
         raise UserError(
             _nothing(rows), where="corpus.sources", fix="Add files with text: txt, md, html, jsonl, csv or parquet"
         )
     owner = {output["name"]: record["source"] for record in records for output in record["outputs"]}
-    parts = [Part(tasks / look.docs, look.signals, owner[look.docs], look.policy) for look in looks]
+    parts = [Part(tasks / job.docs, job.signals, owner[job.docs], job.policy) for job in looks]
 
     ledger.set_sources([_source_row(listing, config.sources[listing.name]) for listing in listings])
     for listing in listings:
@@ -255,16 +255,16 @@ def _result(config: CorpusConfig, listings: list[Listing], rows: list[FileRow], 
     return CorpusResult(b2_json([decided.digest, terms]), whole["documents"], whole["bytes"], meta)
 
 
-def _publish(out: Path, looks: list[signals.Job], decided: Decided, result: CorpusResult) -> None:
+def _publish(out: Path, looks: list[look.Job], decided: Decided, result: CorpusResult) -> None:
     """Give tasks' results their names. Without the manifest, which goes first and comes last, nobody reads them."""
     (out / MANIFEST).unlink(missing_ok=True)
     for table in ("docs", "signals", "edits", "decisions"):
         for extra in sorted((out / table).glob("part-*.parquet"))[len(looks) :]:
             extra.unlink()
-    for number, (look, table) in enumerate(zip(looks, decided.tables, strict=True)):
-        tables.link(Path(look.folder) / look.docs, tables.part_path(out, "docs", number))
-        tables.link(look.signals, tables.part_path(out, "signals", number))
-        tables.link(look.edits, tables.part_path(out, "edits", number))
+    for number, (job, table) in enumerate(zip(looks, decided.tables, strict=True)):
+        tables.link(Path(job.folder) / job.docs, tables.part_path(out, "docs", number))
+        tables.link(job.signals, tables.part_path(out, "signals", number))
+        tables.link(job.edits, tables.part_path(out, "edits", number))
         tables.write_table(tables.part_path(out, "decisions", number), table)
     tables.write_table(out / "index" / "occurrences.parquet", decided.occurrences)
     write_json(
@@ -273,9 +273,9 @@ def _publish(out: Path, looks: list[signals.Job], decided: Decided, result: Corp
     )
 
 
-def _forget_old_tasks(tasks: Path, jobs: list[extract.Job], looks: list[signals.Job]) -> None:
+def _forget_old_tasks(tasks: Path, jobs: list[extract.Job], looks: list[look.Job]) -> None:
     """Results that nothing points to any more go: text of a file that was deleted must not stay behind."""
-    wanted = {job.name for job in jobs} | {look.name for look in looks}
+    wanted = {job.name for job in jobs} | {job.name for job in looks}
     for path in tasks.iterdir():
         if "-".join(path.stem.split("-")[:2]) not in wanted:
             path.unlink()

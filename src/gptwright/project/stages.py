@@ -19,7 +19,7 @@ STAGE_NAMES = ("corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluat
 # Settings of training that decide nothing about the result.
 _INERT = {"device", "threads", "log_every", "checkpoint_every", "eval_every", "compile", "micro_tokens"}
 _CORPUS_CODE = (
-    "build", "chats", "decide", "edits", "extract", "licences", "privacy", "readers", "shapes", "signals", "sources.base", "sources.folder",
+    "build", "chats", "decide", "edits", "extract", "licences", "look", "privacy", "readers", "shapes", "sources.base", "sources.folder",
     "sources.kinds", "sources.package", "sources.raw", "tables",
     "text", "tidy",
 )  # fmt: skip

@@ -20,7 +20,7 @@ from gptwright.corpus.edits import Edit, apply_edits, turns
 from gptwright.corpus.privacy import find_pii, placeholder
 from gptwright.corpus.tidy import tidy_edits
 
-CODE = tuple(f"gptwright.corpus.{m}" for m in ("signals", "edits", "privacy", "tidy", "tables"))
+CODE = tuple(f"gptwright.corpus.{m}" for m in ("look", "edits", "privacy", "tidy", "tables"))
 _NO_LETTER = re.compile(r"[\W\d_]+")
 _SPACE = re.compile(r"\s+")
 
