@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gptwright.core.hashing import norm_id
@@ -16,12 +16,6 @@ from gptwright.corpus.view import documents
 
 if TYPE_CHECKING:
     from conftest import Project
-
-
-def ids(values: list[int]) -> np.ndarray:
-    return (
-        np.array([value.to_bytes(16, "big") for value in values], "S16").view("V16") if values else np.zeros(0, "V16")
-    )
 
 
 @given(st.text(min_size=1))
@@ -38,31 +32,6 @@ def test_bucket_when_id_is_known_then_its_value_never_changes() -> None:
 def test_bucket_when_there_are_many_texts_then_shares_come_out_true() -> None:
     places = np.array([decide.bucket(bytes.fromhex(norm_id(f"text {i}"))) for i in range(20_000)])
     assert abs((places < 100).mean() - 0.01) < 0.003
-
-
-@settings(max_examples=200)
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans()), min_size=1, max_size=14))
-def test_copies_when_texts_repeat_then_each_points_to_a_kept_row_of_the_same_text(
-    rows: list[tuple[int, int, bool, bool]],
-) -> None:
-    # (content, norm, alive, heldout); equal contents have equal norms, as in real texts
-    content = [norm * 10 + c for c, norm, _, _ in rows]
-    columns = {"content_id": ids(content), "norm_id": ids([norm for _, norm, _, _ in rows])}
-    alive = np.array([row[2] for row in rows])
-    heldout = np.array([row[3] for row in rows])
-    kept_of = decide._copies(columns, alive, heldout)
-    keep = alive & (kept_of < 0)
-    for row, kept in enumerate(kept_of):
-        if kept >= 0:
-            assert alive[row]
-            assert keep[kept]
-            assert rows[row][1] == rows[kept][1]
-    kept_norms = [rows[row][1] for row in np.flatnonzero(keep)]
-    assert len(kept_norms) == len(set(kept_norms))
-    assert set(kept_norms) == {row[1] for row in rows if row[2]}
-    for row in np.flatnonzero(keep):
-        same = [i for i in range(len(rows)) if alive[i] and rows[i][1] == rows[row][1]]
-        assert heldout[row] or not any(heldout[i] for i in same), "a held-out copy must be preferred"
 
 
 def test_split_when_corpus_grows_then_no_document_changes_sides(project: "Project") -> None:

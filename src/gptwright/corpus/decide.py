@@ -1,51 +1,35 @@
-"""Decisions: what is kept, why the rest is not, and what is held out. Reads ids and signals only, never text."""
+"""Decisions: what is kept, why the rest is not, and what is held out. Reads ids and signals only, never text.
 
+Part by part, twice: first every rule is evaluated and sizes are counted; then, when the held-out share is chosen and copies are
+resolved over all documents, each part's decisions are written. Between the two stand a few bytes a document.
+"""
+
+import itertools
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gptwright.core.files import write_json
 from gptwright.corpus import tables
+from gptwright.corpus.copies import METHODS, Array, Bools, Contamination, Copies, Duplicates, ExactCopies, mapped
+from gptwright.corpus.evidence import Checks, decision_table, look_at
+from gptwright.corpus.heldout import BUCKETS, HELDOUT_BYTES, UNITS, Sizes, bucket, buckets, choose_share
+from gptwright.corpus.recipes import Recipe
+from gptwright.corpus.recipes.evaluate import columns
 
-BUCKETS = 10_000
-HELDOUT_BYTES = 64 << 10
-HELDOUT_MOST = 0.2  # of a small corpus, however little that is
-HELDOUT_TOO_MUCH = 0.4  # when one document would take more than this, documents are cut, or nothing is held out
-_UNITS = {"document": "split_id", "part": "norm_id"}  # what stays together, and the id that says so
+__all__ = ["BUCKETS", "HELDOUT_BYTES", "Decided", "Part", "Tally", "bucket", "decide", "publish"]
 
-Array = npt.NDArray[Any]
-_PII = tuple(f"pii_{kind.lower()}" for kind in tables.PII_KINDS)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A document fails when ``signal op threshold`` holds, among those the rule looks at."""
-
-    id: str
-    signal: str
-    op: str
-    threshold: float
-    chats: bool = True  # looks at conversations
-    plain: bool = True  # looks at plain text
-    least_chars: int = 0  # looks at texts from this length on
-
-
-RULES = {
-    "none": (),
-    "small": (
-        Rule("chat.few_turns", "n_turns", "<", 2, plain=False),
-        Rule("text.too_short", "n_chars", "<", 20, chats=False),
-        Rule("text.few_letters", "letter_share", "<", 0.3, least_chars=20),
-        Rule("text.repetition", "compress_ratio", "<", 0.08, least_chars=500),
-    ),
-}
+ALARM = 0.5  # a rule that drops more than this of a source is told aloud
+STATE = "recipe.json"
+_IDS = ("doc_uid", "content_id", "norm_id")
 
 
 @dataclass(frozen=True)
@@ -59,92 +43,255 @@ class Part:
 
 
 @dataclass
-class Decided:
-    """All decisions, by row over all parts."""
+class Tally:
+    """What became of a source. Bytes are of the text with its edits made."""
 
-    keep: Array
-    heldout: Array
-    n_bytes: Array
-    source: Array
-    digest: str
+    read: int = 0
+    bytes_read: int = 0
+    kept: int = 0
+    bytes: int = 0
+    train: dict[str, int] = field(default_factory=lambda: {"documents": 0, "bytes": 0})
+    heldout: dict[str, int] = field(default_factory=lambda: {"documents": 0, "bytes": 0})
+    dropped: Counter[str] = field(default_factory=Counter)  # first failed rule -> documents
+    dropped_bytes: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)  # any failed rule -> documents
+    failed_bytes: Counter[str] = field(default_factory=Counter)
+    pii: Counter[str] = field(default_factory=Counter)  # kind -> found in kept documents
+
+    def alarms(self, source: str) -> list[str]:
+        """Rules that drop more than half of this source."""
+        found = []
+        for rule, documents in sorted(self.failed.items()):
+            share = max(documents / max(self.read, 1), self.failed_bytes[rule] / max(self.bytes_read, 1))
+            if share > ALARM:
+                found.append(f"{rule} drops {share:.0%} of {source} ({documents} of {self.read} documents)")
+        return found
+
+
+@dataclass
+class Decided:
+    """All decisions: counted by source here, row by row in ``folder``, which ``publish`` gives its names."""
+
+    folder: Path
     share: float
     unit: str
-    tables: list[pa.Table] = field(default_factory=list)
-    occurrences: pa.Table | None = None
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source, first rule)
-    pii: Counter[tuple[str, str]] = field(default_factory=Counter)  # (source, kind)
+    recipe: Recipe
+    sources: dict[str, Tally] = field(default_factory=dict)
+    digest: str = ""
     notes: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        """Documents in all."""
+        return sum(tally.kept for tally in self.sources.values())
+
+    def dropped(self) -> Counter[str]:
+        """First failed rule -> documents, over all sources."""
+        return sum((tally.dropped for tally in self.sources.values()), Counter[str]())
 
 
-def bucket(norm_id: bytes) -> int:
-    """The document's place among 10,000, by what it says: never changes when other documents come or go."""
-    return int.from_bytes(blake2b(norm_id, digest_size=8).digest(), "big") % BUCKETS
+@dataclass
+class _State:
+    """A few bytes a document, over all parts."""
+
+    alive: Bools
+    places: dict[str, npt.NDArray[np.int16]]  # unit -> (rows,)
+    heldout: Bools
+    sizes: Sizes = field(default_factory=Sizes)
 
 
-def decide(parts: Sequence[Part], recipe: str, asked_share: float, fixed: tuple[float, str] | None) -> Decided:
-    """Decide over all documents.
+def decide(
+    parts: Sequence[Part],
+    recipe: Recipe | str,
+    asked_share: float,
+    fixed: tuple[float, str] | None,
+    *,
+    work: Path,
+    duplicates: Duplicates | None = None,
+    contamination: Contamination | None = None,
+) -> Decided:
+    """Decide over all documents, out of core.
 
     Args:
-        parts: in their final order, which is also the order of preference among copies.
-        recipe: name of a set of rules.
+        parts: in their final order, which is also the order of preference among exact copies.
+        recipe: the rules, or the name of a preset.
         asked_share: configured share of held-out documents.
         fixed: share and unit ("document" or "part") of the first build; None makes this the first.
+        work: an empty folder, or one to be emptied, on the disk that the corpus is on.
+        duplicates: groups and pairs; None finds exact copies.
+        contamination: documents that hold evaluation items.
+
+    Returns:
+        Counts, and files in ``work``: decisions/part-*.parquet, index/occurrences.parquet, index/groups.*, recipe.json.
     """
-    columns = ["doc_uid", "content_id", "norm_id", "split_id", "locator", "license_id", "source"]
-    docs = pa.concat_tables([pq.read_table(p.docs, columns=columns) for p in parts]).combine_chunks()
-    signals = pa.concat_tables([pq.read_table(p.signals, schema=tables.SIGNALS) for p in parts]).combine_chunks()
-    rows = docs.num_rows
-    ids = {name: _ids(docs, name) for name in ("doc_uid", "content_id", "norm_id", "split_id")}
-    source = np.concatenate([np.full(pq.read_metadata(p.docs).num_rows, p.source, dtype=object) for p in parts])
-    policy = np.concatenate([np.full(pq.read_metadata(p.docs).num_rows, p.policy, dtype=object) for p in parts])
-    chat = signals["n_turns"].is_valid().to_numpy(zero_copy_only=False).astype(bool)
-    n_bytes = signals["n_bytes_edited"].to_numpy()
+    recipe = Recipe.load(recipe) if isinstance(recipe, str) else recipe
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "ids").mkdir(parents=True)
+    counts = [pq.read_metadata(p.docs).num_rows for p in parts]
+    bounds = [0, *np.cumsum(counts).tolist()]
+    state = _first_pass(parts, bounds, recipe, work, contamination)
+    share, unit, notes = choose_share(state.sizes, asked_share, fixed)
+    state.heldout = state.places[unit] < round(share * BUCKETS)
+    ids = {name: mapped(work / "ids" / name, "V16") for name in _IDS}
+    exact = duplicates or ExactCopies.find(ids["norm_id"], work / "index")
+    copies = exact.resolve(state.alive, state.heldout)
+    assert not (copies.kept_of[np.unique(copies.kept_of[copies.kept_of >= 0])] >= 0).any(), "a copy points to a copy"
 
-    failures = _failures(signals, chat, policy, RULES[recipe])
-    alive = np.ones(rows, bool)
-    for _, failed, _ in failures:
-        alive &= ~failed
-    share, unit, notes = _share(ids, n_bytes, alive, asked_share, fixed)
-    heldout = _buckets(ids[_UNITS[unit]]) < round(share * BUCKETS)
-    kept_of = _copies(ids, alive, heldout)
-    copies = kept_of >= 0
-    keep = alive & ~copies
-
-    decided = Decided(keep, heldout & keep, n_bytes, source, "", share, unit, notes=notes)
-    rule, value, op, threshold, all_failed = _evidence(rows, failures, copies)
-    for name, first in zip(source[~keep], rule[~keep], strict=True):
-        decided.dropped[(name, first)] += 1
-    for kind, column in zip(tables.PII_KINDS, _PII, strict=True):
-        found = signals[column].to_numpy()
-        for name in dict.fromkeys(source):
-            decided.pii[(name, kind)] = int(found[(source == name) & keep].sum())
-    kept_uid = [ids["doc_uid"][k].tobytes() if k >= 0 else None for k in kept_of]
-    split = [("heldout" if held else "train") if kept else None for kept, held in zip(keep, heldout, strict=True)]
-    table = pa.table(
-        [
-            docs["doc_uid"],
-            pa.array(np.where(keep, "keep", "drop"), pa.string()),
-            pa.array(split, pa.string()),
-            pa.array(rule, pa.string()),
-            pa.array(value, pa.float32()),
-            pa.array(op, pa.string()),
-            pa.array(threshold, pa.float32()),
-            pa.array(kept_uid, tables.ID),
-            pa.array(all_failed, tables.DECISIONS.field("failed").type),
-        ],
-        schema=tables.DECISIONS,
+    decided = Decided(work, share, unit, recipe, {part.source: Tally() for part in parts}, notes=notes)
+    _second_pass(parts, bounds, decided, state, copies, ids, contamination)
+    decided.digest = _digest(work, state, copies)
+    for source, tally in decided.sources.items():
+        decided.alarms += tally.alarms(source)
+    decided.notes += decided.alarms
+    shutil.rmtree(work / "ids")
+    write_json(
+        work / STATE,
+        {
+            "recipe": recipe.as_data(),
+            "share": share,
+            "unit": unit,
+            "parts": [{"source": p.source, "policy": p.policy, "rows": n} for p, n in zip(parts, counts, strict=True)],
+            "sources": {name: vars(tally) for name, tally in decided.sources.items()},
+            "alarms": decided.alarms,
+        },
     )
-    at = 0
-    for part in parts:
-        count = pq.read_metadata(part.docs).num_rows
-        decided.tables.append(table.slice(at, count))
-        at += count
-    decided.occurrences = _occurrences(docs, kept_of, keep, kept_uid)
-    decided.digest = _digest(ids, _ids(signals, "edit_id"), keep, heldout)
     return decided
 
 
-def _ids(table: pa.Table, name: str) -> Array:
+def publish(decided: Decided, out: Path) -> None:
+    """Give the decisions their names in the corpus folder; the caller has taken the manifest away and writes it afterwards."""
+    for table in ("decisions", "index"):
+        (out / table).mkdir(parents=True, exist_ok=True)
+        new = sorted((decided.folder / table).iterdir())
+        for path in new:
+            path.replace(out / table / path.name)
+        if table == "decisions":
+            for extra in set((out / table).glob("part-*.parquet")) - {out / table / path.name for path in new}:
+                extra.unlink()
+    (decided.folder / STATE).replace(out / STATE)
+    shutil.rmtree(decided.folder, ignore_errors=True)
+
+
+def read_part(docs: Path, signals: Path, recipe: Recipe) -> tuple[pa.Table, pa.Table]:
+    """The columns of a part that deciding needs: ids and licence, and the signals of the recipe as far as they are there."""
+    there = pq.read_schema(signals).names
+    wanted = {"n_bytes_edited", "edit_id", *columns(recipe), *(name for name in there if name.startswith("pii_"))}
+    ids = pq.read_table(docs, columns=[*_IDS, "split_id", "license_id"])
+    return ids, pq.read_table(signals, columns=[name for name in there if name in wanted])
+
+
+def _first_pass(
+    parts: Sequence[Part], bounds: list[int], recipe: Recipe, work: Path, contamination: Contamination | None
+) -> _State:
+    rows = bounds[-1]
+    places = {unit: np.zeros(rows, np.int16) for unit in UNITS}
+    state = _State(np.zeros(rows, bool), places, np.zeros(rows, bool))
+    with (
+        open(work / "ids" / "doc_uid", "wb") as uids,
+        open(work / "ids" / "content_id", "wb") as contents,
+        open(work / "ids" / "norm_id", "wb") as norms,
+    ):
+        for part, (first, last) in zip(parts, _pairs(bounds), strict=True):
+            docs, signals = read_part(part.docs, part.signals, recipe)
+            for name, file in zip(_IDS, (uids, contents, norms), strict=True):
+                file.write(ids_of(docs, name).tobytes())
+            hit = contamination.between(first, last) if contamination else None
+            alive = look_at(docs, signals, recipe, part.policy, hit, first).alive
+            state.alive[first:last] = alive
+            here = {unit: buckets(ids_of(docs, name)) for unit, name in UNITS.items()}
+            for unit, of in here.items():
+                places[unit][first:last] = of
+            state.sizes.add(here, signals["n_bytes_edited"].to_numpy(), alive)
+    return state
+
+
+def _second_pass(
+    parts: Sequence[Part],
+    bounds: list[int],
+    decided: Decided,
+    state: _State,
+    copies: Copies,
+    ids: dict[str, Array],
+    contamination: Contamination | None,
+) -> None:
+    """Write each part's decisions and occurrences, and count."""
+    original = np.zeros(bounds[-1], bool)
+    original[copies.kept_of[copies.kept_of >= 0]] = True
+    index = decided.folder / "index"
+    index.mkdir(exist_ok=True)
+    with (
+        pq.ParquetWriter(index / "occurrences.parquet", tables.OCCURRENCES, compression="zstd") as occurrences,
+        open(decided.folder / "ids" / "kept", "wb") as kept_ids,
+        open(decided.folder / "ids" / "kept_content", "wb") as kept_contents,
+        open(decided.folder / "ids" / "kept_edit", "wb") as kept_edits,
+    ):
+        for number, (part, (first, last)) in enumerate(zip(parts, _pairs(bounds), strict=True)):
+            docs, signals = read_part(part.docs, part.signals, decided.recipe)
+            hit = contamination.between(first, last) if contamination else None
+            checks = look_at(docs, signals, decided.recipe, part.policy, hit, first)
+            checks.add_copies(copies, first, ids)
+            heldout, place = state.heldout[first:last], state.places[decided.unit][first:last]
+            table = decision_table(docs, checks, heldout, place)
+            tables.write_table(tables.part_path(decided.folder, "decisions", number), table)
+            keep = checks.alive
+            uids, contents = ids_of(docs, "doc_uid")[keep], ids_of(docs, "content_id")[keep]
+            kept_ids.write(uids.tobytes())
+            kept_contents.write(contents.tobytes())
+            kept_edits.write(ids_of(signals, "edit_id")[keep].tobytes())
+            _count(decided.sources[part.source], checks, heldout, signals, table)
+            _occurrences(occurrences, part, original[first:last], copies, first, table)
+
+
+def _pairs(bounds: list[int]) -> Iterator[tuple[int, int]]:
+    return itertools.pairwise(bounds)
+
+
+def _count(tally: Tally, checks: Checks, heldout: Bools, signals: pa.Table, table: pa.Table) -> None:
+    n_bytes = signals["n_bytes_edited"].to_numpy()
+    keep = checks.alive
+    tally.read += len(keep)
+    tally.bytes_read += int(n_bytes.sum())
+    tally.kept += int(keep.sum())
+    tally.bytes += int(n_bytes[keep].sum())
+    for side, chosen in (("train", keep & ~heldout), ("heldout", keep & heldout)):
+        of = getattr(tally, side)
+        of["documents"] += int(chosen.sum())
+        of["bytes"] += int(n_bytes[chosen].sum())
+    seen = np.zeros(len(keep), bool)
+    for check in checks.checks:
+        documents = int(check.failed.sum())
+        if documents:
+            tally.failed[check.rule] += documents
+            tally.failed_bytes[check.rule] += int(n_bytes[check.failed].sum())
+            if (first := check.failed & ~seen).any():
+                tally.dropped[check.rule] += int(first.sum())
+                tally.dropped_bytes[check.rule] += int(n_bytes[first].sum())
+            seen |= check.failed
+    for name in signals.column_names:
+        if name.startswith("pii_"):
+            tally.pii[name.removeprefix("pii_").upper()] += int(np.nansum(signals[name].to_numpy()[keep]))
+
+
+def _occurrences(
+    writer: pq.ParquetWriter, part: Part, original: Bools, copies: Copies, first: int, decisions: pa.Table
+) -> None:
+    """Every row of a text that stands in more than one place, the kept one with them."""
+    kept_of = copies.kept_of[first : first + len(original)]
+    member = (kept_of >= 0) | original
+    if copies.method is not None:
+        member &= copies.method[first : first + len(original)] != METHODS.index("near")
+    if not member.any():
+        return
+    rows = pa.array(np.flatnonzero(member))
+    columns = ["content_id", "norm_id", "doc_uid", "source", "locator", "license_id"]
+    docs = pq.read_table(part.docs, columns=columns).take(rows)
+    chosen = decisions.take(rows)
+    kept = pa.compute.if_else(pa.compute.equal(chosen["verdict"], "keep"), chosen["doc_uid"], chosen["kept_uid"])
+    writer.write_table(docs.append_column("kept_uid", kept).select(tables.OCCURRENCES.names).cast(tables.OCCURRENCES))
+
+
+def ids_of(table: pa.Table, name: str) -> Array:
     """A column of 16-byte ids as a NumPy array of opaque values that sort and compare by their bytes."""
     column = table[name].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
@@ -153,127 +300,12 @@ def _ids(table: pa.Table, name: str) -> Array:
     return data[column.offset * 16 : (column.offset + len(column)) * 16].view("V16")
 
 
-def _buckets(ids: Array) -> Array:
-    return np.array([bucket(i.tobytes()) for i in ids], np.int64)
-
-
-def _failures(signals: pa.Table, chat: Array, policy: Array, rules: Sequence[Rule]) -> list[tuple[Rule, Array, Array]]:
-    """Every rule over every document: (rule, who fails, measured values)."""
-    found = []
-    chars = signals["n_chars"].to_numpy()
-    for rule in rules:
-        value = signals[rule.signal].to_numpy(zero_copy_only=False).astype(np.float64)
-        looked = (chars >= rule.least_chars) & ((chat & rule.chats) | (~chat & rule.plain))
-        found.append((rule, looked & (value < rule.threshold), value))
-    personal = np.sum([signals[column].to_numpy() for column in _PII], axis=0).astype(np.float64)
-    found.append((Rule("privacy.drop", "pii", ">", 0), (policy == "drop") & (personal > 0), personal))
-    return found
-
-
-def _copies(ids: dict[str, Array], alive: Array, heldout: Array) -> Array:
-    """For each row the row that is kept in its stead, -1 where it is no copy. Held-out copies are preferred, then earlier ones:
-    text that is measured on must not also be trained on."""
-    rows = len(alive)
-    kept_of = np.full(rows, -1, np.int64)
-    preferred = np.lexsort((np.arange(rows), ~heldout))
-    left = preferred[alive[preferred]]
-    for name in ("content_id", "norm_id"):
-        _, first, group = np.unique(ids[name][left], return_index=True, return_inverse=True)
-        keeper = left[first][group]
-        copy = keeper != left
-        kept_of[left[copy]] = keeper[copy]
-        left = left[~copy]
-    # A copy of the first round may point to one that the second round dropped.
-    chained = kept_of >= 0
-    onward = kept_of[kept_of[chained]]
-    kept_of[chained] = np.where(onward >= 0, onward, kept_of[chained])
-    return kept_of
-
-
-def _share(
-    ids: dict[str, Array], n_bytes: Array, alive: Array, asked: float, fixed: tuple[float, str] | None
-) -> tuple[float, str, list[str]]:
-    """The held-out share: what the first build fixed, or now the smallest that is asked for and holds 64 KB (20 % at most)."""
-    total = float(n_bytes[alive].sum())
-    if fixed is not None:
-        share, unit = fixed
-        held = _buckets(ids[_UNITS[unit]]) < round(share * BUCKETS)
-        return share, unit, _share_notes(share, asked, float(n_bytes[alive & held].sum()), unit)
-    if asked == 0:
-        return 0.0, "document", _share_notes(0.0, 0.0, 0.0, "document")
-    target = min(max(asked * total, HELDOUT_BYTES), HELDOUT_MOST * total)
-    for unit, name in _UNITS.items():
-        unique, group = np.unique(ids[name][alive], return_inverse=True)
-        size = np.bincount(group, weights=n_bytes[alive], minlength=len(unique))
-        places = _buckets(unique)
-        order = np.argsort(places, kind="stable")
-        held = np.cumsum(size[order])
-        reached = int(np.searchsorted(held, target)) if len(held) else 0
-        needed = 0.0
-        if reached < len(order):
-            needed = (int(places[order[reached]]) + 1) / BUCKETS
-        share = max(asked, needed)
-        got = float(size[places < round(share * BUCKETS)].sum())
-        if got <= HELDOUT_TOO_MUCH * total:
-            return share, unit, _share_notes(share, asked, got, unit)
-    return asked, "document", _share_notes(asked, asked, 0.0, "document")
-
-
-def _share_notes(share: float, asked: float, got: float, unit: str) -> list[str]:
-    if got == 0:
-        reason = "as configured" if share == 0 else "there are too few documents"
-        return [f"nothing is held out ({reason}): the model cannot be measured on unseen text"]
-    notes = []
-    if share > asked:
-        notes.append(
-            f"the held-out share is {share:.2%} instead of {asked:.2%}, so that {got / 1024:.0f} KB are there to measure on"
-        )
-    elif share < asked:
-        notes.append(f"the held-out share stays {share:.2%}, as the first build fixed it (now asked for: {asked:.2%})")
-    if got < HELDOUT_BYTES:
-        notes.append(f"only {got / 1024:.1f} KB are held out: measured numbers will be rough")
-    if unit == "part":
-        notes.append("there are few documents, so the held-out part is cut from inside them")
-    return notes
-
-
-def _evidence(
-    rows: int, failures: Sequence[tuple[Rule, Array, Array]], copies: Array
-) -> tuple[Array, Array, Array, Array, list[list[dict[str, Any]]]]:
-    """The first failed rule of each row, and all of them."""
-    rule, op = np.full(rows, None, object), np.full(rows, None, object)
-    value, threshold = np.full(rows, None, object), np.full(rows, None, object)
-    all_failed: list[list[dict[str, Any]]] = [[] for _ in range(rows)]
-    copy = (Rule("copy.exact", "occurrence", ">", 1), copies, np.full(rows, 2.0))
-    for found, failed, measured in (*failures, copy):
-        for row in np.flatnonzero(failed):
-            if rule[row] is None:
-                rule[row], op[row], value[row], threshold[row] = (
-                    found.id,
-                    found.op,
-                    float(measured[row]),
-                    found.threshold,
-                )
-            one = {"rule": found.id, "value": float(measured[row]), "op": found.op, "threshold": found.threshold}
-            all_failed[row].append(one)
-    return rule, value, op, threshold, all_failed
-
-
-def _occurrences(docs: pa.Table, kept_of: Array, keep: Array, kept_uid: list[bytes | None]) -> pa.Table:
-    """Every row of a text that stands in more than one place, the kept one with them."""
-    member = kept_of >= 0
-    member[np.unique(kept_of[member])] = True
-    rows = np.flatnonzero(member)
-    uids = docs["doc_uid"].to_pylist()
-    table = docs.select(["content_id", "norm_id", "doc_uid", "source", "locator", "license_id"]).take(pa.array(rows))
-    kept = pa.array([uids[row] if keep[row] else kept_uid[row] for row in rows], tables.ID)
-    return table.append_column("kept_uid", kept).select(tables.OCCURRENCES.names).cast(tables.OCCURRENCES)
-
-
-def _digest(ids: dict[str, Array], edit_id: Array, keep: Array, heldout: Array) -> str:
+def _digest(work: Path, state: _State, copies: Copies) -> str:
     """Names the kept documents, their final texts, order and split; independent of time, machine and how they came to be."""
     digest = blake2b(digest_size=32)
-    for values in (ids["doc_uid"], ids["content_id"], edit_id):
-        digest.update(np.ascontiguousarray(values[keep]).tobytes())
-    digest.update(np.packbits(heldout[keep]).tobytes())
+    for name in ("kept", "kept_content", "kept_edit"):
+        with open(work / "ids" / name, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    digest.update(np.packbits(state.heldout[state.alive & (copies.kept_of < 0)]).tobytes())
     return "b2:" + digest.hexdigest()

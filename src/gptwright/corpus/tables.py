@@ -86,7 +86,12 @@ DECISIONS = pa.schema(
         ("split", pa.string()),  # train, heldout; null when dropped
         *_EVIDENCE,  # of the first rule that failed; the measured value failed "value op threshold"
         ("kept_uid", ID),  # for a copy: the document that is kept
+        ("jaccard", pa.float32()),  # for a near copy: similarity, verified on the texts
+        ("containment", pa.float32()),  # for a near copy: share of it that the kept one holds
+        ("method", pa.string()),  # for a copy: same text, same words, near
+        ("eval_items", pa.list_(pa.string())),  # evaluation items whose text it holds
         ("failed", pa.list_(pa.struct(_EVIDENCE))),  # all rules that failed
+        ("place", pa.int16()),  # among 10,000, by what the text says: held out when under the share
     ]
 )
 
