@@ -22,6 +22,7 @@ _TEXT_NAME = re.compile(
 )
 _NONE = Licence(None, "none", 0.0, "nothing around the file names one")
 _MOST_RULES = 10_000
+_MOST_STARS = 6
 
 
 def says_something(locator: str) -> bool:
@@ -96,31 +97,29 @@ class Around:
         """The licence of the tree as a whole."""
         return self._folders.get("", _NONE)
 
-    def of(self, locator: str, head: str | None = None) -> Licence:
+    def of(self, locator: str, own: Licence | None = None) -> Licence:
         """The licence of one file.
 
         Args:
             locator: its place in the tree.
-            head: its beginning, which may name a licence itself; None when it is not known or not text.
+            own: what its beginning says (``headers.own_licence``); None when that is not known or not text.
 
         Returns:
             The most trusted: what the file says, what stands beside it or is annotated, else what the nearest folder above says.
         """
-        own = header_licence(head) if head else None
+        named = own.attribution if own else None
+        best = own if own is not None and own.id is not None else None
         rule = self._rule(locator)
-        if rule is not None and (rule.precedence == "override" or own is None or own.id is None):
-            own = rule.licence
-        elif rule is not None and rule.precedence == "aggregate" and own is not None:
-            both = normalise(f"({own.id}) AND ({rule.licence.id})") if own.id != rule.licence.id else own.id
-            own = replace(own, id=both or own.id, evidence=f"{own.evidence}, and {rule.licence.evidence}")
-        best = self._sidecars.get(locator) or own
+        if rule is not None and (rule.precedence == "override" or best is None):
+            best = rule.licence
+        elif rule is not None and rule.precedence == "aggregate" and best is not None:
+            both = normalise(f"({best.id}) AND ({rule.licence.id})") if best.id != rule.licence.id else best.id
+            best = replace(best, id=both or best.id, evidence=f"{best.evidence}, and {rule.licence.evidence}")
+        best = self._sidecars.get(locator) or best
         around = self._above(locator)
         if best is None or best.id is None:
             best = around
-        if best.attribution is None:
-            named = (copyright_lines(head) if head else None) or around.attribution
-            best = replace(best, attribution=named)
-        return best
+        return replace(best, attribution=named or best.attribution or around.attribution)
 
     def _rule(self, locator: str) -> _Rule | None:
         for rule in reversed(self._rules):  # the last that matches counts
@@ -234,6 +233,8 @@ def _dep5(text: str) -> list[_Rule]:
 def _glob(pattern: str) -> re.Pattern[str]:
     """REUSE's patterns: "*" inside a folder, "**" across folders, nothing else is special."""
     parts = re.split(r"(\*+)", str(pattern)[:500].replace("\\*", "\0"))
+    if len(parts) > 2 * _MOST_STARS:  # each star may be tried at every place of a name: more than a few cost too much
+        parts = [pattern]
     made = "".join(
         ("[^/]*" if part == "*" else ".*") if part.startswith("*") else re.escape(part.replace("\0", "*"))
         for part in parts

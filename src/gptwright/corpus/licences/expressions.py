@@ -53,11 +53,10 @@ def choose(expression: str | None, accepts: Callable[[str], bool]) -> str | None
         The chosen licences joined by AND; None when no choice is acceptable or the expression is not understood.
     """
     fit = [choice for choice in alternatives(expression) if all(accepts(one) for one in choice)]
-    return " AND ".join(min(fit, key=_how_many)) if fit else None
-
-
-def _how_many(choice: tuple[str, ...]) -> int:
-    return len(choice)
+    if not fit:
+        return None
+    best: tuple[str, ...] = min(fit, key=len)
+    return " AND ".join(best)
 
 
 def accepted_by(allowed: frozenset[str]) -> Callable[[str], bool]:

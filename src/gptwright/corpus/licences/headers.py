@@ -78,6 +78,12 @@ def header_licence(text: str) -> Licence | None:
     return None
 
 
+def own_licence(text: str) -> Licence:
+    """What a file's beginning says of its licence and its authors; the licence's id is None when it names none."""
+    said = header_licence(text)
+    return said or Licence(None, "none", 0.0, "the file names none", copyright_lines(text))
+
+
 def _gnu(flat: str) -> str | None:
     match = _GNU.search(flat)
     if match is None:

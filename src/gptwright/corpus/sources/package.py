@@ -65,7 +65,7 @@ def listing(request: Request) -> Listing:
 
 def _package_files(distribution: importlib.metadata.Distribution, pattern: str) -> Iterator[PurePosixPath]:
     """Files that match, with or without their top folder; without a pattern, those whose suffix promises text."""
-    patterns = _alternatives(pattern)
+    patterns = alternatives(pattern)
     for file in sorted(PurePosixPath(str(f)) for f in distribution.files or []):
         top = file.parts[0]
         if ".." in file.parts or top.endswith((".dist-info", ".egg-info")):
@@ -78,10 +78,10 @@ def _package_files(distribution: importlib.metadata.Distribution, pattern: str) 
             yield file
 
 
-def _alternatives(pattern: str) -> list[str]:
+def alternatives(pattern: str) -> list[str]:
     """``a/{b,c}.txt`` as ``a/b.txt`` and ``a/c.txt``."""
     braces = re.search(r"\{([^{}]*)\}", pattern)
     if braces is None:
         return [pattern]
     before, after = pattern[: braces.start()], pattern[braces.end() :]
-    return [one for choice in braces[1].split(",") for one in _alternatives(before + choice + after)]
+    return [one for choice in braces[1].split(",") for one in alternatives(before + choice + after)]
