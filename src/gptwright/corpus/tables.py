@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from gptwright.core.files import atomic_write
 
+MANIFEST = "corpus.json"
 ID = pa.binary(16)
 UTC = pa.timestamp("us", tz="UTC")
 
