@@ -216,8 +216,11 @@ def _second_pass(
     contamination: Contamination | None,
 ) -> None:
     """Write each part's decisions and occurrences, and count."""
-    original = np.zeros(bounds[-1], bool)
-    original[copies.kept_of[copies.kept_of >= 0]] = True
+    exact = copies.kept_of >= 0
+    if copies.method is not None:
+        exact &= copies.method != METHODS.index("near")
+    occurring = exact.copy()  # texts that stand in more than one place
+    occurring[copies.kept_of[exact]] = True
     index = decided.folder / "index"
     index.mkdir(exist_ok=True)
     with (
@@ -240,7 +243,7 @@ def _second_pass(
             kept_contents.write(contents.tobytes())
             kept_edits.write(ids_of(signals, "edit_id")[keep].tobytes())
             _count(decided.sources[part.source], checks, heldout, signals, table)
-            _occurrences(occurrences, part, original[first:last], copies, first, table)
+            _occurrences(occurrences, part, occurring[first:last], table)
 
 
 def _pairs(bounds: list[int]) -> Iterator[tuple[int, int]]:
@@ -273,14 +276,8 @@ def _count(tally: Tally, checks: Checks, heldout: Bools, signals: pa.Table, tabl
             tally.pii[name.removeprefix("pii_").upper()] += int(np.nansum(signals[name].to_numpy()[keep]))
 
 
-def _occurrences(
-    writer: pq.ParquetWriter, part: Part, original: Bools, copies: Copies, first: int, decisions: pa.Table
-) -> None:
+def _occurrences(writer: pq.ParquetWriter, part: Part, member: Bools, decisions: pa.Table) -> None:
     """Every row of a text that stands in more than one place, the kept one with them."""
-    kept_of = copies.kept_of[first : first + len(original)]
-    member = (kept_of >= 0) | original
-    if copies.method is not None:
-        member &= copies.method[first : first + len(original)] != METHODS.index("near")
     if not member.any():
         return
     rows = pa.array(np.flatnonzero(member))
