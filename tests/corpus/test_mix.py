@@ -119,7 +119,7 @@ def test_quality_when_values_are_missing_then_those_documents_are_in_the_middle(
 
 
 def test_epochs_when_tokens_are_given_then_they_add_up(corpus: Path) -> None:
-    rows = effective_epochs(corpus, MixConfig(temperature=4, max_epochs=2), {}, tokens=100_000, bytes_per_token=4)
+    rows = effective_epochs(corpus, MixConfig(temperature=4, max_epochs=1.5), {}, tokens=100_000, bytes_per_token=4)
     assert sum(row.epochs * row.bytes for row in rows) == pytest.approx(400_000)
     assert sum(row.shown_share for row in rows) == pytest.approx(1)
     small, large = (next(row for row in rows if row.source == name) for name in ("small", "large"))
@@ -127,7 +127,7 @@ def test_epochs_when_tokens_are_given_then_they_add_up(corpus: Path) -> None:
     assert small.shown_share > small.share
     assert small.capped
     assert not large.capped
-    assert small.repeats == 2
+    assert small.repeats == pytest.approx(1.5, abs=0.3)
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=20))
