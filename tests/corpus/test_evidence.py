@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptwright.corpus import tables
-from gptwright.corpus.copies import METHODS, Bools, Copies, StoredContamination
+from gptwright.corpus.copies import METHODS, Bools, Copies
 from gptwright.corpus.decide import Decided, Part, decide, publish
 from gptwright.corpus.find import failed_by
 from gptwright.corpus.recipes import Recipe
@@ -89,25 +89,31 @@ def test_why_when_text_differs_in_case_only_then_it_is_said_to_be_the_same_words
     assert pq.read_table(project.out / "index" / "occurrences.parquet").num_rows == 2
 
 
-def test_why_when_evaluation_item_is_held_then_it_is_named_and_no_copy_of_it_is_kept(
-    project: "Project", tmp_path: Path
-) -> None:
+class Leaks:
+    """Contamination as a test says it is: one document holds two items, another quotes a little of one."""
+
+    overlap = 0.5
+
+    def part(self, number: int) -> pa.Table:
+        return pa.table(
+            {
+                "doc_row": pa.array([1, 2], pa.int32()),
+                "contaminated": pa.array([True, False]),
+                "overlap": pa.array([0.75, 0.1], pa.float32()),
+                "items": pa.array([["arc#17", "arc#18"], ["arc#19"]]),
+            }
+        )
+
+
+def test_why_when_evaluation_item_is_held_then_it_is_named(project: "Project") -> None:
     for i in range(3):
         project.write(f"{i}.txt", project.prose(i))
     project.build()
-    path = tmp_path / "hits.parquet"
-    items = pa.table(
-        {
-            "row": pa.array([1], pa.int64()),
-            "overlap": pa.array([0.75], pa.float32()),
-            "items": pa.array([["arc:17", "arc:18"]]),
-        }
-    )
-    pq.write_table(items, path)
-    decided = decided_again(project, Recipe.load("small"), contamination=StoredContamination(path))
+    decided = decided_again(project, Recipe.load("small"), contamination=Leaks())
     assert decided.kept == 2
-    assert "eval.contaminated: holds text of the evaluation items arc:17, arc:18; overlap 75%" in told(project, "1.txt")
-    assert [row["eval_items"] for row in decisions(project)] == [None, ["arc:17", "arc:18"], None]
+    assert "eval.contaminated: holds text of the evaluation items arc#17, arc#18; overlap 75%" in told(project, "1.txt")
+    assert [row["eval_items"] for row in decisions(project)] == [None, ["arc#17", "arc#18"], None]
+    assert (decisions(project)[1]["op"], decisions(project)[1]["threshold"]) == (">=", 0.5)
 
 
 def test_why_when_licence_is_not_allowed_then_it_is_named_and_the_wiped_out_source_is_told(project: "Project") -> None:

@@ -12,8 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
@@ -54,24 +52,12 @@ class Duplicates(Protocol):
 
 
 class Contamination(Protocol):
-    """Documents that hold items of an evaluation, by row."""
+    """Documents that hold items of an evaluation (``decontaminate.settle`` makes it)."""
 
-    threshold: float
+    overlap: float  # share of a paragraph from which it counts
 
-    def between(self, first: int, last: int) -> pa.Table:
-        """Rows in [first, last): ``row`` int64, ``overlap`` float32, ``items`` list<string>, by row, one entry a row."""
-
-
-@dataclass
-class StoredContamination:
-    """Contamination as a parquet file sorted by row (row int64, overlap float32, items list<string>)."""
-
-    path: Path
-    threshold: float = 0.5
-
-    def between(self, first: int, last: int) -> pa.Table:
-        """See Contamination."""
-        return pq.read_table(self.path, filters=(pc.field("row") >= first) & (pc.field("row") < last))
+    def part(self, number: int) -> pa.Table:
+        """Documents of a docs file that hold an item's words: ``doc_row``, ``contaminated``, ``overlap``, ``items`` (ids), by row."""
 
 
 @dataclass

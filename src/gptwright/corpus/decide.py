@@ -185,6 +185,7 @@ def _first_pass(
     parts: Sequence[Part], bounds: list[int], recipe: Recipe, work: Path, contamination: Contamination | None
 ) -> _State:
     rows = bounds[-1]
+    least = contamination.overlap if contamination else 0.0
     places = {unit: np.zeros(rows, np.int16) for unit in UNITS}
     state = _State(np.zeros(rows, bool), places, np.zeros(rows, bool))
     with (
@@ -192,12 +193,12 @@ def _first_pass(
         open(work / "ids" / "content_id", "wb") as contents,
         open(work / "ids" / "norm_id", "wb") as norms,
     ):
-        for part, (first, last) in zip(parts, _pairs(bounds), strict=True):
+        for number, (part, (first, last)) in enumerate(zip(parts, _pairs(bounds), strict=True)):
             docs, signals = read_part(part.docs, part.signals, recipe)
             for name, file in zip(_IDS, (uids, contents, norms), strict=True):
                 file.write(ids_of(docs, name).tobytes())
-            hit = contamination.between(first, last) if contamination else None
-            alive = look_at(docs, signals, recipe, part.policy, hit, first).alive
+            leaks = _leaks(work, number, contamination)
+            alive = look_at(docs, signals, recipe, part.policy, leaks, least).alive
             state.alive[first:last] = alive
             here = {unit: buckets(ids_of(docs, name)) for unit, name in UNITS.items()}
             for unit, of in here.items():
@@ -216,6 +217,7 @@ def _second_pass(
     contamination: Contamination | None,
 ) -> None:
     """Write each part's decisions and occurrences, and count."""
+    least = contamination.overlap if contamination else 0.0
     exact = copies.kept_of >= 0
     if copies.method is not None:
         exact &= copies.method != METHODS.index("near")
@@ -231,8 +233,8 @@ def _second_pass(
     ):
         for number, (part, (first, last)) in enumerate(zip(parts, _pairs(bounds), strict=True)):
             docs, signals = read_part(part.docs, part.signals, decided.recipe)
-            hit = contamination.between(first, last) if contamination else None
-            checks = look_at(docs, signals, decided.recipe, part.policy, hit, first)
+            leaks = _leaks(decided.folder, number, contamination)
+            checks = look_at(docs, signals, decided.recipe, part.policy, leaks, least)
             checks.add_copies(copies, first, ids)
             heldout, place = state.heldout[first:last], state.places[decided.unit][first:last]
             table = decision_table(docs, checks, heldout, place)
@@ -244,6 +246,17 @@ def _second_pass(
             kept_edits.write(ids_of(signals, "edit_id")[keep].tobytes())
             _count(decided.sources[part.source], checks, heldout, signals, table)
             _occurrences(occurrences, part, occurring[first:last], table)
+
+
+def _leaks(work: Path, number: int, contamination: Contamination | None) -> pa.Table | None:
+    """The contaminated documents of a part; worked out once, kept for the second pass."""
+    if contamination is None:
+        return None
+    path = work / "ids" / f"leaks-{number:05d}.parquet"
+    if not path.exists():
+        found = contamination.part(number)
+        pq.write_table(found.filter(found["contaminated"]).select(["doc_row", "overlap", "items"]), path)
+    return pq.read_table(path)
 
 
 def _pairs(bounds: list[int]) -> Iterator[tuple[int, int]]:

@@ -25,7 +25,7 @@ PRIVACY, LICENSE, CONTAMINATED, EXACT, NEAR = (
 DESCRIPTIONS = {
     PRIVACY: "personal data found in a source whose policy is to drop such documents",
     LICENSE: "the licence is none of those the recipe allows",
-    CONTAMINATED: "share of an evaluation item's passages that stand in the text; a model trained on it could not be measured with that item",
+    CONTAMINATED: "share of a paragraph that is an evaluation item's; a model trained on it could not be measured with that item",
     EXACT: "the same text stands elsewhere, up to case and layout, and is kept there",
     NEAR: "share of five-word runs in common with a text that is kept, verified on the texts",
 }  # fmt: skip
@@ -48,8 +48,7 @@ class Checks:
 
     rows: int
     checks: list[Check] = field(default_factory=list)
-    contamination: pa.Table | None = None
-    first: int = 0
+    leaks: pa.Table | None = None
     kept_uid: pa.Array | None = None
     jaccard: pa.Array | None = None
     containment: pa.Array | None = None
@@ -102,7 +101,7 @@ class Checks:
 
 
 def look_at(
-    docs: pa.Table, signals: pa.Table, recipe: Recipe, policy: str, contamination: pa.Table | None, first: int
+    docs: pa.Table, signals: pa.Table, recipe: Recipe, policy: str, leaks: pa.Table | None = None, overlap: float = 0.0
 ) -> Checks:
     """All checks that look at single documents.
 
@@ -110,10 +109,10 @@ def look_at(
         docs: with ``license_id``.
         signals: with what the recipe needs, and counts of personal data ``pii_*``.
         policy: of the source: ``drop`` drops documents with personal data.
-        contamination: rows of evaluation items (see copies.Contamination), by row over all parts.
-        first: the part's first row over all parts.
+        leaks: contaminated documents of this part (see copies.Contamination); None: none.
+        overlap: from which a document is contaminated.
     """
-    checks = Checks(signals.num_rows, contamination=contamination, first=first)
+    checks = Checks(signals.num_rows, leaks=leaks)
     for outcome in evaluate(recipe, signals):
         checks.checks.append(Check(outcome.rule.id, outcome.rule.op, outcome.failed, outcome.value, outcome.threshold))
     personal = np.zeros(signals.num_rows)
@@ -124,11 +123,10 @@ def look_at(
     refused = licences_refused(recipe, docs["license_id"])
     if refused.any():
         checks.add(LICENSE, "!=", refused, np.nan, np.nan)
-    if contamination is not None and contamination.num_rows:
-        at = contamination["row"].to_numpy() - first
-        overlap = np.full(checks.rows, np.nan, np.float32)
-        overlap[at] = contamination["overlap"].to_numpy()
-        checks.add(CONTAMINATED, ">", ~np.isnan(overlap), overlap, 0.0)
+    if leaks is not None and leaks.num_rows:
+        share = np.full(checks.rows, np.nan, np.float32)
+        share[leaks["doc_row"].to_numpy()] = leaks["overlap"].to_numpy()
+        checks.add(CONTAMINATED, ">=", ~np.isnan(share), share, overlap)
     return checks
 
 
@@ -187,11 +185,11 @@ def _floats(values: Array) -> pa.Array:
 
 def _items(checks: Checks) -> pa.Array | None:
     """The evaluation items of each row; null where there is none."""
-    if checks.contamination is None or not checks.contamination.num_rows:
+    if checks.leaks is None or not checks.leaks.num_rows:
         return None
     place = np.full(checks.rows, -1, np.int64)
-    place[checks.contamination["row"].to_numpy() - checks.first] = np.arange(checks.contamination.num_rows)
-    items = checks.contamination["items"].combine_chunks()
+    place[checks.leaks["doc_row"].to_numpy()] = np.arange(checks.leaks.num_rows)
+    items = checks.leaks["items"].combine_chunks()
     if isinstance(items, pa.ChunkedArray):
         items = items.combine_chunks()
     return items.cast(tables.DECISIONS.field("eval_items").type).take(pa.array(place, mask=place < 0))

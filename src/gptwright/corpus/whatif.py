@@ -159,7 +159,7 @@ def what_if(
         docs = pa.table({"license_id": pa.nulls(part["rows"], pa.string())})
         if new.allow is not None or new.unknown_licence == "drop":
             docs = pq.read_table(tables.part_path(corpus_dir, "docs", number), columns=["license_id"])
-        checks = look_at(docs, signals, new, part["policy"], None, first)
+        checks = look_at(docs, signals, new, part["policy"])
         alive[here] = checks.alive & ~decisions["eval_items"].is_valid().to_numpy()
         outcomes = {check.rule: check for check in checks.checks}
         was = {outcome.rule.id: outcome.failed for outcome in evaluate(_only(old, changed), signals)}
