@@ -158,6 +158,20 @@ class Label(Base):
     who: Mapped[str | None]
 
 
+class LicenseReview(Base):
+    """A person's decision about the licence of the texts that a scope names. A later one of the same scope replaces an earlier one."""
+
+    __tablename__ = "license_review"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    source: Mapped[str] = mapped_column(index=True)
+    scope: Mapped[str]  # "*", "host:NAME", "path:GLOB", "found:LICENCE"
+    license_id: Mapped[str]
+    attribution: Mapped[str | None]
+    note: Mapped[str | None]
+    who: Mapped[str | None]
+
+
 class ControlStore:
     """Open it with ``ControlStore.open``; work in ``with store.session() as session``."""
 
