@@ -1,0 +1,177 @@
+"""Ways to reach someone: e-mail addresses, phone numbers, IP addresses."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+import phonenumbers
+
+from gptwright.corpus.privacy.spans import Span
+
+AHEAD = 8
+"""Characters after a region that a pattern may look at."""
+
+# E-mail: the shape of RFC 5321 without its rarities, Latin letters with marks included (RFC 6531). Every quantifier here is bounded,
+# so that no input makes it slow.
+_WORD = "A-Za-z0-9\u00c0-\u024f"
+_EMAIL = re.compile(
+    rf"(?<![{_WORD}._%+-])[{_WORD}_%+-](?:[{_WORD}._%+-]{{0,62}}[{_WORD}_%+-])?@"
+    rf"(?:[{_WORD}](?:[{_WORD}-]{{0,61}}[{_WORD}])?\.){{1,8}}([A-Za-z]{{2,24}})(?![{_WORD}(-])"
+)
+_FILE_ENDINGS = {"png", "jpg", "jpeg", "gif", "webp", "svg", "css", "js", "json", "html", "xml", "pdf", "txt", "mp4"}
+_SHELL_PROMPT = re.compile(r":[~/$]|:\s?~")
+_IPV4 = re.compile(r"(?<![\w.-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9]|-\w)")
+_NOT_IPV4 = re.compile(
+    r"(?i:\b(?:version|ver|v|release[ds]?|build|firmware|driver|chapter|section|kapitel|abschnitt|versión|patch|upgraded? to|update))"
+    r"[^\w\n]{0,3}$"
+)
+_IPV6 = re.compile(
+    r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4})?(?![\w:]|\.\w)"
+)
+# A cheap look before phonenumbers: seven digits that only the usual separators part.
+_PHONE = re.compile(
+    r"(?<![\w.,/#@-])(?:\(?\+|00|\()?\(?[0-9](?:[ \t().\-\u2010-\u2013\u00a0/]{0,3}[0-9]){6,20}(?![\w%]|[.,:][0-9])"
+)
+_DIGIT_AFTER_SPACE = re.compile(r"(?<=[ \t\u00a0])[+(]?[0-9]")
+_SPACE_AFTER_DIGIT = re.compile(r"(?<=[0-9])[ \t\u00a0]")
+_NO_DIGIT = re.compile(r"\D")
+_PHONE_WORDS = re.compile(
+    r"\b(phone|call|tel|tél|text|cell|mobile|móvil|mobil|whatsapp|fax|number|numéro|reach|sms|hotline|dial|ring|handy|anruf|erreich|"
+    r"durchwahl|rufnummer|appel|joindre|llam|llám|chiama|bel\b|bellen|ligue|ligar)",
+    re.IGNORECASE,
+)
+_NOT_PHONE = re.compile(
+    r"\b(isbn|issn|doi|arxiv|order|invoice|version|id|no\.|serial|part|model|item|ref|reference|ticket|case|account|tracking|article|"
+    r"sku|patent|pmid|bestellnummer|rechnung|rechnungsnummer|kundennummer|artikel|artikelnummer|commande|facture|pedido|factura|"
+    r"referencia|référence|seriennummer|aktenzeichen)s?(?:\s(?:number|no\.?|nr\.?|num\.?))?[^\w\n]*$|#[^\w\n]*$",
+    re.IGNORECASE,
+)
+_DATE = re.compile(
+    r"(19|20)[0-9][0-9]\D(0?[1-9]|1[0-2])\D[0-9][0-9]?.*|[0-9][0-9]?\D[0-9][0-9]?\D(19|20)[0-9][0-9]|(19|20)[0-9][0-9]\D+(19|20)[0-9][0-9]"
+)
+_DECIMAL = re.compile(r"[0-9]{1,2}\.[0-9]{5,}")
+_AMERICAN = re.compile(r"(?:1?\D{0,2})\(?[0-9]{3}\)?\D{0,2}[0-9]{3}\D{0,2}[0-9]{4}")
+_AMERICAN_OR_LOCAL = re.compile(r"(?:1?\D{0,2})\(?[0-9]{3}\)?\D{0,2}[0-9]{3}\D{0,2}[0-9]{4}|[0-9]{3}[-. ][0-9]{4}")
+_LOCAL = re.compile(r"[0-9]{3}[-. ][0-9]{4}")
+_GROUPED = re.compile(r"[0-9][\s().\-\u2010-\u2013\u00a0/]+[0-9]")
+_REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "IN", "AU", "NL", "BE", "AT", "CH", "SE", "PL", "PT", "BR")
+_TRIES = 24
+
+
+def emails(text: str, start: int, end: int) -> Iterator[Span]:
+    """E-mail addresses that begin in ``text[start:end]``."""
+    if text.find("@", start, end) < 0:
+        return
+    for match in _EMAIL.finditer(text, start, min(len(text), end + AHEAD)):
+        local = text[match.start() : match.start() + 4]
+        if match.start() >= end or match[1].lower() in _FILE_ENDINGS or local == "git@":
+            continue
+        if not _SHELL_PROMPT.match(text, match.end()):
+            yield Span(*match.span(), "EMAIL")
+
+
+def addresses_v4(text: str, start: int, end: int) -> Iterator[Span]:
+    """IPv4 addresses that begin in ``text[start:end]``."""
+    for match in _IPV4.finditer(text, start, min(len(text), end + AHEAD)):
+        if match.start() >= end or not _is_public_looking(match[0]):
+            continue
+        if not _NOT_IPV4.search(text[max(0, match.start() - 24) : match.start()]):
+            yield Span(*match.span(), "IP")
+
+
+def addresses_v6(text: str, start: int, end: int) -> Iterator[Span]:
+    """IPv6 addresses that begin in ``text[start:end]``."""
+    if text.find(":", start, end) < 0:
+        return
+    for match in _IPV6.finditer(text, start, min(len(text), end + AHEAD)):
+        if match.start() < end and _is_v6(match[0]):
+            yield Span(*match.span(), "IP")
+
+
+def phones(text: str, start: int, end: int) -> Iterator[Span]:
+    """Phone numbers that begin in ``text[start:end]``."""
+    for match in _PHONE.finditer(text, start, min(len(text), end + AHEAD)):
+        if match.start() < end and (span := _phone_in(text, *match.span())):
+            yield span
+
+
+def _phone_in(text: str, start: int, end: int) -> Span | None:
+    """The longest run of digit groups in ``text[start:end]`` that is a phone number: other numbers may stand right beside it."""
+    if len(set(_NO_DIGIT.sub("", text[start:end]))) <= 2:
+        return None
+    starts = [start, *(m.start() for m in _DIGIT_AFTER_SPACE.finditer(text, start, end))]
+    ends = [end, *(m.start() for m in _SPACE_AFTER_DIGIT.finditer(text, start, end))]
+    # In a table of numbers nearly every beginning is none: most are refused before their ends are tried.
+    starts = [a for a in starts if text[a] in "+0(" or _likely(text, a) or _AMERICAN_OR_LOCAL.match(text, a)]
+    tries = sorted(((b - a, a, b) for a in starts for b in ends if b - a >= 7), key=lambda t: (-t[0], t[1]))
+    for _, a, b in tries[:_TRIES]:
+        if _is_phone(text[a:b], text, a, whole=(a, b) == (start, end)):
+            return Span(a, b, "PHONE")
+    return None
+
+
+def _likely(text: str, at: int) -> bool:
+    return _PHONE_WORDS.search(text, max(0, at - 18), at) is not None
+
+
+def _is_phone(candidate: str, text: str, at: int, whole: bool) -> bool:
+    digits = _NO_DIGIT.sub("", candidate)
+    if not 7 <= len(digits) <= 15 or len(set(digits)) <= 2:
+        return False
+    before = text[max(0, at - 32) : at]
+    if candidate.startswith(("+", "00", "(+")):
+        if candidate.startswith("00"):
+            return _valid("+" + digits.removeprefix("00"), None)
+        return _valid("+" + digits, None) or _valid(candidate, None)  # the latter for "+44 (0)20"
+    if _NOT_PHONE.search(before) or _DECIMAL.fullmatch(candidate):
+        return False
+    likely = _likely(text, at)
+    if before.endswith((":", "=")) and not likely:
+        return False
+    if _DATE.fullmatch(candidate) and not likely:
+        return False
+    grouped = bool(_GROUPED.search(candidate))
+    if _AMERICAN.fullmatch(candidate):
+        # Told from other numbers by its plan; without separators it also needs a word, or a line of its own.
+        alone = not before.strip(" \t") or before.rstrip(" \t").endswith("\n")
+        if (grouped or likely or alone) and _valid(digits, "US"):
+            return True
+    if _LOCAL.fullmatch(candidate):
+        return likely  # a local number, without area code
+    if len(digits) < 9 and not likely:
+        return False
+    return (likely or (whole and grouped and digits.startswith("0"))) and any(
+        _valid(digits, region) for region in _REGIONS
+    )
+
+
+@lru_cache(maxsize=16384)
+def _valid(digits: str, region: str | None) -> bool:
+    try:
+        return bool(phonenumbers.is_valid_number(phonenumbers.parse(digits, region)))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _is_public_looking(candidate: str) -> bool:
+    try:
+        address = ipaddress.IPv4Address(candidate)
+    except ValueError:
+        return False
+    # 0.x and 127.x name no one; numbers such as 1.2.3.4 are versions far more often than addresses.
+    return not (address.is_loopback or address.is_unspecified or all(len(part) == 1 for part in candidate.split(".")))
+
+
+def _is_v6(candidate: str) -> bool:
+    try:
+        address = ipaddress.IPv6Address(candidate)
+    except ValueError:
+        return False
+    if address.is_loopback or address.is_unspecified or not any(c.isdigit() for c in candidate):
+        return False
+    groups = [group for group in candidate.split(":") if group]
+    # Slices such as [100::200] are valid addresses too: ask for a range in use (RFC 4291: 2000::/3, fc00::/7, fe80::/10, ff00::/8)
+    # and for three groups or a letter.
+    in_use = (int(address) >> 125) == 1 or (int(address) >> 121) == 0x7E or (int(address) >> 120) in (0xFE, 0xFF)
+    return in_use and (len(groups) >= 3 or any(c in "abcdefABCDEF" for c in candidate))
