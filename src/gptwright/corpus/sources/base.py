@@ -76,8 +76,14 @@ class Facts:
             merged[name] = getattr(best, name)
         merged["attribution"] = best.attribution or merged["attribution"]
         merged["optout"] = self.optout | other.optout
-        merged["consent"] = (*self.consent, *(signal for signal in other.consent if signal not in self.consent))
+        seen = [_statement(signal) for signal in self.consent]
+        merged["consent"] = (*self.consent, *(one for one in other.consent if _statement(one) not in seen))
         return Facts(**merged)
+
+
+def _statement(signal: Mapping[str, Any]) -> dict[str, Any]:
+    """A consent signal without the time it was seen: seen twice, it is one."""
+    return {key: value for key, value in signal.items() if key != "at"}
 
 
 @dataclass(frozen=True)

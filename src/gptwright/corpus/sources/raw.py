@@ -81,16 +81,21 @@ class RawStore:
         """Changes with any file, outcome or fact; None before the first gathering is finished."""
         return self._setting("fingerprint")
 
-    def begin(self, plan: str = "") -> None:
-        """Open a gathering, or go on with the one that was stopped; another ``plan`` (a hash of the settings) begins anew."""
+    def begin(self, plan: str = "") -> int:
+        """Open a gathering, or go on with the one that was stopped; another ``plan`` (a hash of the settings) begins anew.
+
+        Returns:
+            The gathering's number, which is the same when it goes on.
+        """
         with self._open(write=True) as db:
             known = dict(db.execute("SELECT key, value FROM setting"))
             if known.get("open") == "yes" and known.get("plan") == plan:
-                return
+                return int(known["round"])
             db.executemany(
                 "INSERT OR REPLACE INTO setting VALUES (?,?)",
                 [("open", "yes"), ("plan", plan), ("round", str(int(known.get("round", 0)) + 1))],
             )
+            return self._round(db)
 
     def done(self) -> set[str]:
         """The places that the open gathering has behind it."""
@@ -157,12 +162,31 @@ class RawStore:
         self._write(locator, "ok", note, file, identity, size, kind, facts, extra)
         return Place(locator, "ok", note, file, identity, size, kind, facts, dict(extra or {}))
 
-    def keep(self, locator: str, extra: Mapping[str, Any] | None = None) -> None:
-        """Say that a place was seen again and is as it was."""
+    def keep(
+        self,
+        locator: str,
+        extra: Mapping[str, Any] | None = None,
+        *,
+        facts: Facts | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Say that a place's bytes stay as they were.
+
+        Args:
+            locator: of a place that is known.
+            extra: the gatherer's values, when they changed.
+            facts: what is known of it, when that changed: a site may forbid today what it allowed yesterday.
+            note: why it stays although it was not seen.
+        """
+        changed: dict[str, Any] = {"reason": note}
+        if extra is not None:
+            changed["extra"] = json.dumps(dict(extra))
+        if facts is not None:
+            changed["facts"] = json.dumps(facts.to_json())
         with self._open(write=True) as db:
-            db.execute("UPDATE place SET round=? WHERE locator=?", (self._round(db), locator))
-            if extra is not None:
-                db.execute("UPDATE place SET extra=? WHERE locator=?", (json.dumps(dict(extra)), locator))
+            changed["round"] = self._round(db)
+            columns = ", ".join(f"{name}=?" for name in changed)
+            db.execute(f"UPDATE place SET {columns} WHERE locator=?", (*changed.values(), locator))
 
     def outcome(
         self, locator: str, outcome: str, reason: str, *, facts: Facts = Facts(), extra: Mapping[str, Any] | None = None
@@ -226,6 +250,15 @@ class RawStore:
         with closing(sqlite3.connect(self._path, isolation_level=None)) as db:
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def renew(self, locator: str) -> None:
+        """Take a place's file as it is now, after rows were emptied in it."""
+        place = self.get(locator)
+        if place is not None and place.file is not None:
+            with self._open(write=True) as db:
+                values = (b2_file(place.file), place.file.stat().st_size, locator)
+                db.execute("UPDATE place SET identity=?, size=? WHERE locator=?", values)
+                db.execute("INSERT OR REPLACE INTO setting VALUES ('fingerprint', ?)", (self._digest(db),))
 
     @staticmethod
     def _digest(db: sqlite3.Connection) -> str:
