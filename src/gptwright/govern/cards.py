@@ -11,7 +11,7 @@ from gptwright.core.errors import UserError
 from gptwright.core.files import atomic_write, write_json
 from gptwright.core.ledger import Artifact, Evaluation, Ledger, SourceRow
 from gptwright.govern.applicability import NOTICE, Applicability, applicability, original
-from gptwright.govern.policy import UNKNOWN, Finding, Intent, Review, check, meaning, source_sizes
+from gptwright.govern.policy import UNKNOWN, Finding, Intent, Review, check, meaning, source_sizes, terms_of
 
 _SIZES = (
     (10**3, "n<1K"),
@@ -136,19 +136,18 @@ def _sources_then(datasets: Sequence[Artifact]) -> _Sources | None:
     """The sources as they were in all datasets that a model descends from: what is removed from the project later is in it still."""
     seen = _Sources()
     for dataset in reversed(datasets):
-        for name, kept in dataset.meta.get("sources", {}).items():
-            row = SourceRow(
-                name, kept.get("kind", UNKNOWN), kept["uri"], kept["license"], kept["license_source"], kept["attribution"],
-                kept.get("contains_personal_data", UNKNOWN), kept["pii_policy"],
-            )  # fmt: skip
-            if any(other.name == name and other != row for other in seen.rows):
-                row = replace(row, name=f"{name} ({dataset.name})")  # other text or other terms under the same name
+        then = terms_of(dataset.meta.get("sources", {}))
+        for row in then.rows:
+            kept = dataset.meta["sources"][row.name.partition(" [")[0]]
+            size, documents = then.sizes[row.name], then.documents[row.name]
+            if any(other.name == row.name and other != row for other in seen.rows):
+                row = replace(row, name=f"{row.name} ({dataset.name})")  # other text or other terms under the same name
             if row not in seen.rows:
                 seen.rows.append(row)
             # What two datasets share is counted once.
             for counts, count in (
-                (seen.sizes, kept["bytes"]),
-                (seen.documents, kept["kept"]),
+                (seen.sizes, size),
+                (seen.documents, documents),
                 (seen.unreadable, kept["files"].get("unreadable", 0)),
             ):
                 counts[row.name] = max(int(count), counts.get(row.name, 0))

@@ -5,14 +5,17 @@ The table of obligations is a dated data file (licenses.json). Readings are the 
 
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from gptwright.core.errors import Refused
 from gptwright.core.ledger import Ledger, SourceRow
+from gptwright.corpus.licences import normalise
+from gptwright.corpus.licences.expressions import alternatives
+from gptwright.corpus.licences.policy import Judgement, enforce, judge
+from gptwright.corpus.licences.table import LicenceRow
 
 Intent = Literal["private", "research", "commercial"]
 UNKNOWN = "unknown"
@@ -34,26 +37,6 @@ _WARNED: dict[str, frozenset[str]] = {
     "research": frozenset({UNKNOWN, "no-derivatives", "share-alike", "non-commercial"}),
     "commercial": frozenset({"no-derivatives", "share-alike"}),
 }
-# Spellings that people write and SPDX does not know.
-_SPELLINGS = {
-    "mit license": "MIT",
-    "the mit license": "MIT",
-    "apache": "Apache-2.0",
-    "apache 2": "Apache-2.0",
-    "apache 2.0": "Apache-2.0",
-    "apache license 2.0": "Apache-2.0",
-    "apache license, version 2.0": "Apache-2.0",
-    "apache software license": "Apache-2.0",
-    "bsd 3-clause": "BSD-3-Clause",
-    "bsd 2-clause": "BSD-2-Clause",
-    "cc0": "CC0-1.0",
-    "cc0 1.0": "CC0-1.0",
-    "public domain": "LicenseRef-public-domain",
-    "own": "LicenseRef-own",
-    "unlicense": "Unlicense",
-    "odc-by": "ODC-By-1.0",
-}
-_CREATIVE_COMMONS = re.compile(r"cc[ -]by((?:[ -](?:nc|nd|sa))*)[ -]v?(\d\.\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -119,19 +102,9 @@ def terms(license: str | None) -> Terms:
 
     AND adds obligations up, OR gives a choice, WITH keeps those of the licence. What is not in the table is unknown.
     """
-    unknown = Terms(license, None, (frozenset({UNKNOWN}),))
-    if not license or not license.strip():
-        return unknown
-    from license_expression import ExpressionError, ExpressionParseError
-
-    text = _respell(license.strip())
-    try:
-        expression = _licensing().parse(text)
-    except (ExpressionError, ExpressionParseError):
-        return unknown
-    if expression is None:
-        return unknown
-    return Terms(license, str(expression), tuple(dict.fromkeys(_options(expression))))
+    spdx = normalise(license)
+    options = tuple(dict.fromkeys(_obligations(choice) for choice in alternatives(spdx)))
+    return Terms(license, spdx, options) if options else Terms(license, None, (frozenset({UNKNOWN}),))
 
 
 def review(sources: Sequence[SourceRow], intent: Intent, sizes: Mapping[str, int]) -> Review:
@@ -208,34 +181,83 @@ def source_sizes(ledger: Ledger) -> dict[str, int]:
     return sizes
 
 
-@functools.cache
-def _licensing() -> Any:
-    from license_expression import get_spdx_licensing
-
-    return get_spdx_licensing()
+def permits_commercial(identity: str) -> bool:
+    """Whether one licence, with its exception, is known and permits commercial use."""
+    return not _obligations((identity,)) & _FORBIDDEN["commercial"]
 
 
-def _respell(text: str) -> str:
-    if found := _SPELLINGS.get(" ".join(text.casefold().split())):
-        return found
+def check_licences(
+    rows: Sequence[LicenceRow], *, allow: frozenset[str] | None = None, commercial: bool = False
+) -> Judgement:
+    """Hold a corpus's licences against a list of allowed ones and commercial use.
 
-    def canonical(match: re.Match[str]) -> str:
-        parts = [part.upper() for part in re.split(r"[ -]", match[1]) if part]
-        return "-".join(["CC-BY", *sorted(parts, key=["NC", "ND", "SA"].index), match[2]])
+    Args:
+        rows: of ``corpus.licences.table.licence_table``.
+        allow: SPDX ids (``corpus.licences.policy.parse_allow``); None allows all.
+        commercial: whether each must permit commercial use.
 
-    return _CREATIVE_COMMONS.sub(canonical, text)
+    Raises:
+        Refused: names each licence and source that does not fit, with documents and bytes.
+    """
+    permits = permits_commercial if commercial else None
+    judgement = judge(rows, allow=allow, permits=permits, use="commercial use")
+    enforce(judgement, "--commercial" if commercial and allow is None else "--allow")
+    return judgement
 
 
-def _options(expression: Any) -> list[frozenset[str]]:
-    """Disjunctive form: each set is what one choice asks."""
-    kind = type(expression).__name__
-    if kind == "OR":
-        return [option for part in expression.args for option in _options(part)]
-    if kind == "AND":
-        options = [frozenset[str]()]
-        for part in expression.args:
-            options = [a | b for a in options for b in _options(part)]
-        return options
-    symbol = getattr(expression, "license_symbol", expression)  # of "X WITH exception", X
-    entry = license_table()["licenses"].get(symbol.key)
-    return [frozenset(entry["obligations"]) if entry else frozenset({UNKNOWN})]
+@dataclass
+class SourceTerms:
+    """The texts a data set was made from, one row for each licence of each source; counts by the row's name."""
+
+    rows: list[SourceRow]
+    sizes: dict[str, int]
+    documents: dict[str, int]
+
+
+def terms_of(sources: Mapping[str, Mapping[str, Any]]) -> SourceTerms:
+    """The rows to judge and to name in cards, from what a data set's record says of its sources.
+
+    Args:
+        sources: ``meta["sources"]`` of a corpus or data set; where a source has ``licences`` (``table.by_source``) each of them is a row of
+            its own, named "source [licence]" when there are several.
+    """
+    found = SourceTerms([], {}, {})
+    for name, kept in sources.items():
+        row = SourceRow(
+            name, kept.get("kind", UNKNOWN), kept["uri"], kept["license"], kept["license_source"], kept["attribution"],
+            kept.get("contains_personal_data", UNKNOWN), kept["pii_policy"],
+        )  # fmt: skip
+        licences = kept.get("licences") or []
+        if not licences:
+            licences = [{"license": row.license, "documents": kept["kept"], "bytes": kept["bytes"]}]
+        for one in licences:
+            own = replace(
+                row,
+                name=name if len(licences) == 1 else f"{name} [{one['license'] or 'licence not known'}]",
+                license=one["license"],
+                license_source=_known_from(one.get("known_from"), row.license_source),
+                attribution=_credit(one) or row.attribution,
+            )
+            found.rows.append(own)
+            found.sizes[own.name] = int(one["bytes"])
+            found.documents[own.name] = int(one["documents"])
+    return found
+
+
+def _known_from(counts: Mapping[str, int] | None, otherwise: str) -> str:
+    return max(counts, key=lambda how: (counts[how], how)) if counts else otherwise
+
+
+def _credit(row: Mapping[str, Any]) -> str | None:
+    names = row.get("attribution") or []
+    more = int(row.get("n_attribution", len(names))) - len(names)
+    return "; ".join(names) + (f"; and {more:,} more" if more > 0 else "") if names else None
+
+
+def _obligations(choice: tuple[str, ...]) -> frozenset[str]:
+    """What the licences of one choice ask together; what is not in the table is unknown."""
+    asked: frozenset[str] = frozenset()
+    for identity in choice:
+        entry = license_table()["licenses"].get(identity.partition(" WITH ")[0])
+        asked |= frozenset(entry["obligations"]) if entry else frozenset({UNKNOWN})
+    return asked
