@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from gptwright.core.errors import Refused
 from gptwright.core.ledger import SourceRow
-from gptwright.govern.policy import UNKNOWN, check, license_table, review, terms
+from gptwright.corpus.licences.table import LicenceRow
+from gptwright.govern.policy import UNKNOWN, check, check_licences, license_table, review, terms, terms_of
 
 
 def source(name, license):
@@ -122,3 +123,56 @@ def test_review_for_any_mix_then_commercial_is_never_freer_than_private(licenses
     assert review(rows, "private", sizes).allowed
     assert review(rows, "commercial", sizes).allowed == (None not in licenses and "CC-BY-NC-4.0" not in licenses)
     assert sum(f.share for f in review(rows, "commercial", sizes).findings) == pytest.approx(1)
+
+
+def test_check_licences_commercial_then_each_licence_of_a_source_counts_by_itself():
+    rows = [
+        LicenceRow("MIT", "code", 9, 900),
+        LicenceRow("CC-BY-NC-4.0", "code", 1, 100),
+        LicenceRow(None, "web", 2, 50),
+    ]
+    with pytest.raises(Refused) as caught:
+        check_licences(rows, commercial=True)
+    for words in (
+        "150 of 1,050 bytes",
+        "CC-BY-NC-4.0 in source code (1 document, 100 bytes)",
+        "no known licence in source web (2 documents, 50 bytes)",
+    ):
+        assert words in str(caught.value)
+    assert check_licences(rows[:1], commercial=True).refused == ()
+    taken = check_licences([LicenceRow("CC-BY-NC-4.0 OR CC-BY-4.0", "a", 1, 1)], commercial=True)
+    assert taken.chosen == {"CC-BY-NC-4.0 OR CC-BY-4.0": "CC-BY-4.0"}
+    with pytest.raises(Refused, match="not in the list"):
+        check_licences(rows[:1], allow=frozenset({"ISC"}))
+
+
+def test_terms_of_a_source_with_several_licences_then_one_row_each_with_its_names():
+    kept = {
+        "uri": "git:x", "kind": "git", "license": "MIT", "license_source": "repository", "attribution": "R", "pii_policy": "mask", "kept": 3,
+        "bytes": 30,
+    }  # fmt: skip
+    assert [row.license for row in terms_of({"code": kept}).rows] == ["MIT"]
+    kept["licences"] = [
+        {
+            "license": "MIT",
+            "documents": 2,
+            "bytes": 20,
+            "known_from": {"repository": 2},
+            "attribution": ["Ada", "Bo"],
+            "n_attribution": 7,
+        },
+        {
+            "license": "CC-BY-NC-4.0",
+            "documents": 1,
+            "bytes": 10,
+            "known_from": {"spdx-header": 1},
+            "attribution": [],
+            "n_attribution": 0,
+        },
+    ]
+    found = terms_of({"code": kept})
+    assert [(row.name, row.license, row.license_source, row.attribution) for row in found.rows] == [
+        ("code [MIT]", "MIT", "repository", "Ada; Bo; and 5 more"), ("code [CC-BY-NC-4.0]", "CC-BY-NC-4.0", "spdx-header", "R"),
+    ]  # fmt: skip
+    with pytest.raises(Refused, match=r"code \[CC-BY-NC-4.0\].*33.3%"):
+        check(found.rows, "commercial", found.sizes)

@@ -170,7 +170,7 @@ def normalise(text: str | None) -> str | None:
     text = " ".join(text.split()).strip(" .\"'")
     if text.casefold() in _NOTHING:
         return None
-    if "://" in text or re.match(r"(www\.)?(creativecommons|spdx|opensource)\.org/", text, re.IGNORECASE):
+    if "://" in text or re.match(r"//|(www\.)?(creativecommons|spdx|opensource)\.org/", text, re.IGNORECASE):
         return _of_url(text)
     return _expression(text) or _name(text) or _several(text)
 
@@ -181,11 +181,9 @@ def spdx_id(name: str) -> str | None:
 
 
 def _expression(text: str) -> str | None:
-    from license_expression import ExpressionError, ExpressionParseError
-
     try:
         parsed = licensing().parse(text)
-    except (ExpressionError, ExpressionParseError, RecursionError, AttributeError, TypeError):
+    except Exception:  # the parser fails in many ways on what is no expression, with IndexError on "(("
         return None
     if parsed is None:
         return None
