@@ -4,10 +4,10 @@ import bz2
 import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 from xml.parsers import expat
@@ -57,28 +57,32 @@ class Page:
     text: str | None = ""
 
 
-def open_dump(path: Path) -> IO[bytes]:
+@contextmanager
+def open_dump(source: Any) -> Iterator[IO[bytes]]:
     """Open a dump, unpacking by what its first bytes say."""
-    with open(path, "rb") as file:
+    with source.open("rb") as file:
         magic = file.read(6)
-    if magic.startswith(b"BZh"):
-        return bz2.open(path, "rb")
-    if magic.startswith(b"\x1f\x8b"):
-        return io.BufferedReader(gzip.GzipFile(path, "rb"), BLOCK_BYTES)
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        stream = zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True, closefd=True)
-        return io.BufferedReader(stream, BLOCK_BYTES)
-    if magic.startswith(b"7z\xbc\xaf"):
-        raise NotADump("a 7z archive. Unpack it, or take the .bz2")
-    return open(path, "rb")
+    with source.open("rb") as file:
+        if magic.startswith(b"BZh"):
+            yield bz2.open(file, "rb")  # also of many streams, one after the other
+        elif magic.startswith(b"\x1f\x8b"):
+            yield io.BufferedReader(gzip.GzipFile(fileobj=file), BLOCK_BYTES)
+        elif magic.startswith(b"\x28\xb5\x2f\xfd"):
+            stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            yield io.BufferedReader(stream, BLOCK_BYTES)
+        elif magic.startswith(b"7z\xbc\xaf"):
+            raise NotADump("a 7z archive. Unpack it, or take the .bz2")
+        else:
+            yield file
 
 
-def pages(path: Path, site: Site) -> Iterator[Page]:
+def pages(source: Any, site: Site, count: Callable[[int], None] = lambda size: None) -> Iterator[Page]:
     """Read a dump's pages in their order; of a page with several revisions the last.
 
     Args:
-        path: the dump.
+        source: the dump: a path, or bytes that open like one.
         site: filled with what stands before the first page.
+        count: told of unpacked bytes; may raise to end the reading.
 
     Raises:
         NotADump: it is not XML, has a document type (which could be made to grow without bound), or breaks off.
@@ -92,8 +96,9 @@ def pages(path: Path, site: Site) -> Iterator[Page]:
     parser.CharacterDataHandler = handler.characters
     parser.StartDoctypeDeclHandler = handler.doctype
     try:
-        with open_dump(path) as file:
+        with open_dump(source) as file:
             while block := file.read(BLOCK_BYTES):
+                count(len(block))
                 parser.Parse(block, False)
                 yield from handler.take()
             parser.Parse(b"", True)
