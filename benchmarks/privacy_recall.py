@@ -52,8 +52,9 @@ def main() -> None:
     )
     for row in rows(result):
         print(row)
+    print(f"\nHard negatives: {result.negatives_touched} of {result.negatives} sentences touched.")
     print(
-        f"\nSpelled out or around a corner, which rules do not claim to find: {result.unclaimed_found} of {result.unclaimed} found."
+        f"Spelled out or around a corner, which rules do not claim to find: {result.unclaimed_found} of {result.unclaimed} found."
     )
     print(NOT_FREE)
     dense = pa.array([d.text for d in documents] * 4, pa.large_string())

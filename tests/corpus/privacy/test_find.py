@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptwright.corpus.edits import Edit, apply_edits
-from gptwright.corpus.privacy import find_pii, mask_pii
+from gptwright.corpus.privacy import KINDS, find_pii, mask_pii
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,90 @@ def test_pii_when_present_then_it_is_masked_by_kind(text: str, masked: str) -> N
 )
 def test_pii_when_absent_then_nothing_is_found(text: str) -> None:
     assert find_pii(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("from 2a02:8109:9a80::17 at night", "from [IP] at night"),
+        ("gw fe80:0:0:0:200:f8ff:fe21:67cf.", "gw [IP]."),
+        ("müller@firma-nord.de", "[EMAIL]"),
+        ("Cards 3782-822463-10005 and 12 4111 1111 1111 1111", "Cards [CARD] and 12 [CARD]"),
+        ("SSN 536-90-4399", "SSN [NATIONAL_ID]"),
+        ("my ITIN is 912-70-1234", "my ITIN is [NATIONAL_ID]"),
+        ("NI number AB 12 34 56 C", "NI number [NATIONAL_ID]"),
+        ("NHS number: 943 476 5919", "NHS number: [NATIONAL_ID]"),
+        ("Steuer-ID 36 574 261 809", "Steuer-ID [NATIONAL_ID]"),
+        ("NIR 2 95 10 99 126 111 93", "NIR [NATIONAL_ID]"),
+        ("DNI 54362315K", "DNI [NATIONAL_ID]"),
+        ("NIE X-2482300-W", "NIE [NATIONAL_ID]"),
+        ("C.F. RCCMNL83S18D969H", "C.F. [NATIONAL_ID]"),
+        ("BSN 1112.22.333", "BSN [NATIONAL_ID]"),
+        ("rijksregisternummer 85.07.30-033.28", "rijksregisternummer [NATIONAL_ID]"),
+        ("PESEL 44051401359", "PESEL [NATIONAL_ID]"),
+        ("CPF 390.533.447-05", "CPF [NATIONAL_ID]"),
+        ("Aadhaar 2341 2341 2346", "Aadhaar [NATIONAL_ID]"),
+        ("hetu 131052-308T", "hetu [NATIONAL_ID]"),
+        ("880320-0016", "[NATIONAL_ID]"),
+        ("AHV 756.9217.0769.85", "AHV [NATIONAL_ID]"),
+        ("export K=AKIAQYLPMN5HHHFPZAM2", "export K=[SECRET]"),
+        ("token ghp_16C7e42F292c6912E7710c838347Ae178B4a!", "token [SECRET]!"),
+        ('password = "hunter2!x"', 'password = "[SECRET]"'),
+        ("DB_PASSWORD=Tr0ub4dor3", "DB_PASSWORD=[SECRET]"),
+        ("api_key: 'Zq8vK2mN4pR7sT1wX3yB'", "api_key: '[SECRET]'"),
+        ("postgres://app:s3cretPw1@db/x", "postgres://app:[SECRET]@db/x"),
+        ("a\n-----BEGIN EC PRIVATE KEY-----\nMHcCAQ\n-----END EC PRIVATE KEY-----\nb", "a\n[SECRET]\nb"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIEvQIBADAN\n(cut)", "[SECRET](cut)"),
+        ("at 12 Oak Hill Street, Flat 4.", "at [ADDRESS]."),
+        ("221B Baker Street, London NW1 6XE", "[ADDRESS]"),
+        ("1600 Pennsylvania Avenue NW, Washington, DC 20500", "[ADDRESS]"),
+        ("Hauptstraße 5a, 10115 Berlin", "[ADDRESS]"),
+        ("in der Karl-Marx-Allee 107", "in der [ADDRESS]"),
+        ("au 3 bis, rue de la Paix, 75002 Paris", "au [ADDRESS]"),
+        ("en Calle Mayor, 12, 28013 Madrid", "en [ADDRESS]"),
+        ("en Calle Mayor 12, 3.º B, 28013 Madrid", "en [ADDRESS]"),
+        ("in Via Roma, 27", "in [ADDRESS]"),
+        ("Keizersgracht 123", "[ADDRESS]"),
+    ],
+)
+def test_pii_when_every_kind_is_asked_for_then_it_is_masked_by_kind(text: str, masked: str) -> None:
+    assert mask_pii(text, KINDS)[0] == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "part number 536-90-4399",
+        "SSN 666-12-3456",
+        "DNI 54362315A",
+        "111222333",
+        "std::vector<int> and a[100::200]",
+        "at 12:30:45:00",
+        "AKIAIOSFODNN7EXAMPLE",
+        'api_key = "YOUR_API_KEY_GOES_HERE_1"',
+        "password = os.environ['PW']",
+        "password: str = get_password()",
+        "postgres://user:password@localhost/db",
+        "In 2008 Wall Street lost its nerve",
+        "Copyright 1991-1998, Thomas G. Lane",
+        "We flew via Paris 3 days later",
+        "they won 12 of 20 in the second place",
+        "logo@2x.png and git@github.com:a/b.git and root@host.local:~$ ls",
+        "Boston, MA 02110-1301, USA",
+        "DFARS 252.227-7013",
+        "Git 1.7.12.2",
+        "10.1000/182 and 978-3-16-148410-0",
+        "eyJ0aGlzIjoibm90IGEgand0In0.eyJhIjoxfQ.abcdefghijkl",
+    ],
+)
+def test_pii_when_every_kind_is_asked_for_then_what_only_looks_like_it_stays(text: str) -> None:
+    assert find_pii(text, KINDS) == []
+
+
+def test_pii_when_asked_for_one_kind_then_only_that_is_found() -> None:
+    text = 'ada@a.org password = "hunter2!x"'
+    assert [s.kind for s in find_pii(text, ["SECRET"])] == ["SECRET"]
+    assert [s.kind for s in find_pii(text)] == ["EMAIL"]  # a streamed text is not searched for what needs a line
 
 
 @given(st.text(alphabet=st.sampled_from("0123456789+-. ()@ab.:/\nDE"), max_size=80))

@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,11 +67,21 @@ def test_names_when_presidio_is_missing_then_the_error_names_the_extra() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not INSTALLED or importlib.util.find_spec("en_core_web_sm") is None,
-    reason="presidio or its pipeline is not installed",
-)
-def test_names_when_presidio_is_installed_then_a_plain_name_is_found() -> None:
-    text = "My name is John Smith and I live in Paris."
-    found = {(s.kind, text[s.start : s.end]) for s in PresidioNames()(text)}
-    assert {("PERSON", "John Smith"), ("LOCATION", "Paris")} <= found
+@pytest.mark.skipif(not INSTALLED, reason="presidio is not installed")
+def test_names_when_presidio_is_installed_then_it_finds_what_its_pipeline_knows(tmp_path: Path) -> None:
+    import spacy
+
+    pipeline = spacy.blank("en")  # a pipeline of rules: no model has to be fetched
+    pipeline.add_pipe("entity_ruler").add_patterns(
+        [{"label": "PERSON", "pattern": "John Smith"}, {"label": "GPE", "pattern": "Paris"}]
+    )
+    pipeline.to_disk(tmp_path / "rules")
+    text = "Yesterday John Smith moved to Paris."
+    found = [(s.kind, text[s.start : s.end]) for s in PresidioNames(model=str(tmp_path / "rules"))(text)]
+    assert found == [("PERSON", "John Smith"), ("LOCATION", "Paris")]
+
+
+@pytest.mark.skipif(not INSTALLED, reason="presidio is not installed")
+def test_names_when_the_pipeline_is_missing_then_the_error_says_how_to_get_it() -> None:
+    with pytest.raises(UserError, match="spacy download no_such_pipeline"):
+        PresidioNames(model="no_such_pipeline")

@@ -40,6 +40,11 @@ def test_precision_when_measured_on_the_planted_set_then_it_holds(measured: Meas
     assert measured.right[kind] / measured.claimed[kind] >= bound
 
 
+def test_hard_negatives_when_measured_then_hardly_any_is_touched(measured: Measured) -> None:
+    assert measured.negatives > 1000
+    assert measured.negatives_touched / measured.negatives <= 0.02
+
+
 def test_table_when_printed_then_every_planted_sort_has_its_interval(measured: Measured) -> None:
     table = list(rows(measured))
     assert [line[:14].strip() for line in table] == list(PLANTED)

@@ -37,8 +37,9 @@ _DIGIT_AFTER_SPACE = re.compile(r"(?<=[ \t\u00a0])[+(]?[0-9]")
 _SPACE_AFTER_DIGIT = re.compile(r"(?<=[0-9])[ \t\u00a0]")
 _NO_DIGIT = re.compile(r"\D")
 _PHONE_WORDS = re.compile(
-    r"\b(phone|call|tel|tél|text|cell|mobile|móvil|mobil|whatsapp|fax|number|numéro|reach|sms|hotline|dial|ring|handy|anruf|erreich|"
-    r"durchwahl|rufnummer|appel|joindre|llam|llám|chiama|bel\b|bellen|ligue|ligar)",
+    r"\b(?:(?:tele)?phones?|call(?:s|ed|ing)?|tel(?:efon\w*|[eé]fono?\w*|ephone\w*)?|t[eé]l(?:[eé]phone\w*)?|text(?:s|ed|ing)?|cell(?:ular\w*|s)?|"
+    r"mobiles?|m[oó]vil|mobil\w*|whatsapp|fax|numbers?|num[eé]ros?|reach(?:ed)?|sms|hotline|dial|ring|handy\w*|anruf\w*|rufen|erreich\w*|"
+    r"durchwahl|rufnummer|appel\w*|joindre|ll[aá]m\w*|chiam\w*|bel|bellen|ligu?[ea]\w?)\b",
     re.IGNORECASE,
 )
 _NOT_PHONE = re.compile(
@@ -50,7 +51,12 @@ _NOT_PHONE = re.compile(
 _DATE = re.compile(
     r"(19|20)[0-9][0-9]\D(0?[1-9]|1[0-2])\D[0-9][0-9]?.*|[0-9][0-9]?\D[0-9][0-9]?\D(19|20)[0-9][0-9]|(19|20)[0-9][0-9]\D+(19|20)[0-9][0-9]"
 )
-_DECIMAL = re.compile(r"[0-9]{1,2}\.[0-9]{5,}")
+# Ranges of years, versions and a date, decimals, American postal codes (ZIP+4) and clauses such as 252.227-7013.
+_OTHER_SHAPE = re.compile(
+    r"(?:19|20)[0-9]{2}\D{1,3}(?:19|20)[0-9]{2}|[0-9]{1,2}\.[0-9]{1,2}\.[0-9]{1,3}(?:[ (].*)?|"
+    r"[0-9]{1,2}\.[0-9]{5,}|[0-9]{5}-[0-9]{4}|[0-9]{3}\.[0-9]{3}-[0-9]{4}"
+)
+_REST_OF_LINE = re.compile(r"[ \t]{0,80}(?:\n|$)")
 _AMERICAN = re.compile(r"(?:1?\D{0,2})\(?[0-9]{3}\)?\D{0,2}[0-9]{3}\D{0,2}[0-9]{4}")
 _AMERICAN_OR_LOCAL = re.compile(r"(?:1?\D{0,2})\(?[0-9]{3}\)?\D{0,2}[0-9]{3}\D{0,2}[0-9]{4}|[0-9]{3}[-. ][0-9]{4}")
 _LOCAL = re.compile(r"[0-9]{3}[-. ][0-9]{4}")
@@ -102,9 +108,13 @@ def _phone_in(text: str, start: int, end: int) -> Span | None:
         return None
     starts = [start, *(m.start() for m in _DIGIT_AFTER_SPACE.finditer(text, start, end))]
     ends = [end, *(m.start() for m in _SPACE_AFTER_DIGIT.finditer(text, start, end))]
-    # In a table of numbers nearly every beginning is none: most are refused before their ends are tried.
-    starts = [a for a in starts if text[a] in "+0(" or _likely(text, a) or _AMERICAN_OR_LOCAL.match(text, a)]
-    tries = sorted(((b - a, a, b) for a in starts for b in ends if b - a >= 7), key=lambda t: (-t[0], t[1]))
+    tries: list[tuple[int, int, int]] = []
+    for a in starts:
+        open_ended = text[a] in "+(" or text.startswith("00", a) or _likely(text, a)
+        plan = None if open_ended else _AMERICAN_OR_LOCAL.match(text, a)
+        # In a table of numbers nearly every stretch is none: most are left out before they are looked at.
+        tries += [(b - a, a, b) for b in ends if b - a >= 7 and (open_ended or plan or (a, b) == (start, end))]
+    tries.sort(key=lambda t: (-t[0], t[1]))
     for _, a, b in tries[:_TRIES]:
         if _is_phone(text[a:b], text, a, whole=(a, b) == (start, end)):
             return Span(a, b, "PHONE")
@@ -112,7 +122,11 @@ def _phone_in(text: str, start: int, end: int) -> Span | None:
 
 
 def _likely(text: str, at: int) -> bool:
-    return _PHONE_WORDS.search(text, max(0, at - 18), at) is not None
+    """Whether a word such as phone stands shortly before, on the same line or alone at the end of the line above."""
+    line = text.rfind("\n", max(0, at - 20), at)
+    if line >= 0 and text[line:at].strip():
+        return _PHONE_WORDS.search(text, line, at) is not None
+    return _PHONE_WORDS.search(text, max(0, at - 20), at) is not None
 
 
 def _is_phone(candidate: str, text: str, at: int, whole: bool) -> bool:
@@ -124,7 +138,7 @@ def _is_phone(candidate: str, text: str, at: int, whole: bool) -> bool:
         if candidate.startswith("00"):
             return _valid("+" + digits.removeprefix("00"), None)
         return _valid("+" + digits, None) or _valid(candidate, None)  # the latter for "+44 (0)20"
-    if _NOT_PHONE.search(before) or _DECIMAL.fullmatch(candidate):
+    if _NOT_PHONE.search(before) or _OTHER_SHAPE.fullmatch(candidate):
         return False
     likely = _likely(text, at)
     if before.endswith((":", "=")) and not likely:
@@ -134,7 +148,7 @@ def _is_phone(candidate: str, text: str, at: int, whole: bool) -> bool:
     grouped = bool(_GROUPED.search(candidate))
     if _AMERICAN.fullmatch(candidate):
         # Told from other numbers by its plan; without separators it also needs a word, or a line of its own.
-        alone = not before.strip(" \t") or before.rstrip(" \t").endswith("\n")
+        alone = before.rstrip(" \t")[-1:] in ("", "\n") and _REST_OF_LINE.match(text, at + len(candidate)) is not None
         if (grouped or likely or alone) and _valid(digits, "US"):
             return True
     if _LOCAL.fullmatch(candidate):
@@ -159,8 +173,9 @@ def _is_public_looking(candidate: str) -> bool:
         address = ipaddress.IPv4Address(candidate)
     except ValueError:
         return False
-    # 0.x and 127.x name no one; numbers such as 1.2.3.4 are versions far more often than addresses.
-    return not (address.is_loopback or address.is_unspecified or all(len(part) == 1 for part in candidate.split(".")))
+    # 0.x and 127.x name no one; numbers such as 1.2.3.4 and 1.7.12.2 are versions far more often than addresses.
+    small = candidate[1] == "." and len(candidate) <= 8
+    return not (address.is_loopback or address.is_unspecified or small)
 
 
 def _is_v6(candidate: str) -> bool:

@@ -46,7 +46,7 @@ _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\\\s]{0,8192}")
 _PEM_LONGEST = 8192
 _URL = re.compile(r"://[^\s:/@\"'<>`]{0,64}:([^\s/@\"'<>`]{3,128})@[A-Za-z0-9\[]")
 _ASSIGNED = re.compile(
-    r"[\"'\])`]{0,2}[ \t]{0,3}(?::=|=>|==?|:)[ \t]{0,3}(?:[rbuf]?([\"'`])([^\"'`\s]{6,160})\1|([^\s\"'`,;]{6,160}))"
+    r"[\"'\])`]{0,2}[ \t]{0,3}(?::=|=>|==?|:)[ \t]{0,3}(?:[rbuf]?([\"'`])([^\"'`\s]{6,128})\1|([^\s\"'`,;]{6,128}))"
 )
 _NAME = re.compile(
     r"(?ai:(?P<word>pass(?:word|wd|phrase)|pwd|passwort|kennwort|contraseña|mot de passe|wachtwoord|senha)|"
@@ -54,10 +54,12 @@ _NAME = re.compile(
     r"(?:[_-][A-Za-z0-9_]{1,20})?$"
 )
 _STANDIN = re.compile(
-    r"(?i:example|placeholder|changeme|change_me|change-me|your|dummy|redacted|xxx|\*\*\*|\.\.\.|12345678|abcdef|<|>|\{|\}|\$|%s|"
+    r"(?i:example|anonymous|anoncvs|placeholder|changeme|change_me|change-me|your|dummy|redacted|(?-i:x{3,}|X{4,})|\*\*\*|\.\.\.|12345678|abcdef|<|>|\{|\}|\$|%s|"
     r"^pass(?:word|wd)?$|^secret$|^test$|^none$|^null$|^true$|^false$|^foobar$|^string$|^str$|^optional|^required)"
 )
 _CODE = re.compile(r"[(\[\]]|^[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|::|->|/{2}")
+_DIGIT, _SIGN = re.compile(r"[0-9]"), re.compile(r"[^\w.]")
+_KINDS = (re.compile("[a-z]"), re.compile("[A-Z]"), _DIGIT, re.compile(r"[^\w]"))
 _MARK = re.compile(r"[=:]")
 
 
@@ -128,7 +130,10 @@ def _assigned_at(text: str, mark: int) -> Span | None:
     name_end = mark
     while name_end > max(0, mark - 6) and text[name_end - 1] in " \t\"'])`":
         name_end -= 1
-    name = _NAME.search(text, max(0, name_end - 48), name_end)
+    begin = name_end
+    while begin > max(0, name_end - 48) and (text[begin - 1].isalnum() or text[begin - 1] in "_- "):
+        begin -= 1
+    name = _NAME.search(text, begin, name_end)
     if name is None:
         return None
     match = _ASSIGNED.match(text, name_end)
@@ -138,16 +143,14 @@ def _assigned_at(text: str, mark: int) -> Span | None:
     value = match[group]
     if not match[1]:
         value = value.rstrip(".)")
-    if _STANDIN.search(value) or _CODE.search(value):
+    if sum(kind.search(value) is not None for kind in _KINDS) < 2:
         return None
-    kinds = sum(bool(re.search(kind, value)) for kind in ("[a-z]", "[A-Z]", r"[0-9]", r"[^\w]"))
+    digit = _DIGIT.search(value) is not None
     if name["word"]:
-        good = (
-            kinds >= 2 and entropy(value) >= 2.0 and (bool(match[1]) or re.search(r"[0-9]|[^\w.]", value) is not None)
-        )
+        good = entropy(value) >= 2.0 and (bool(match[1]) or digit or _SIGN.search(value) is not None)
     else:
-        good = len(value) >= 16 and kinds >= 2 and entropy(value) >= 3.0 and re.search(r"[0-9]", value) is not None
-    if not good:
+        good = len(value) >= 16 and digit and entropy(value) >= 3.0
+    if not good or _STANDIN.search(value) or _CODE.search(value):
         return None
     return Span(match.start(group), match.start(group) + len(value), "SECRET")
 

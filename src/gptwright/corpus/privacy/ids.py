@@ -67,11 +67,12 @@ _NAMES = {
     "ro": r"\bcnp\b|cod numeric",
     "no": r"fødselsnummer|fodselsnummer|personnummer",
     "be": r"rijksregister|registre national|national register|\bnn\b|insz|niss",
+    "es": r"\bdni\b|\bnif\b|\bd\.n\.i|documento|identidad",
     "it": r"codice fiscale|c\.f\.",
 }
 _WORDS = {name: re.compile(words, re.IGNORECASE) for name, words in _NAMES.items()}
 _OTHER_NUMBER = re.compile(
-    r"\b(part|order|serial|model|item|ref|reference|isbn|invoice|ticket|sku|tracking|case|claim|catalogue?|cat|lot|batch|art)s?\b"
+    r"\b(part|order|serial|model|item|ref|reference|isbn|invoice|ticket|sku|tracking|case|claim|bestellnummer|rechnung|pedido|commande|factura|facture|catalogue?|cat|lot|batch|art)s?\b"
     r"(?:\s(?:number|no|nr|code))?[^\w\n]*(?:[A-Z]{1,4}[-/ ])?$|#[^\w\n]*$",
     re.IGNORECASE,
 )
@@ -98,7 +99,8 @@ _SHAPES: dict[str, tuple[str, tuple[_Check, ...]]] = {
     ),
     "pan": (r"[A-Z]{5}[0-9]{4}[A-Z]", (_Check(pan.is_valid, "pan"),)),
     "nie": (r"[XYZ]-?[0-9]{7}-?[A-Z]", (_Check(nie.is_valid),)),
-    "dni": (r"[0-9]{8}[- ]?[A-HJ-NP-TV-Z]|[0-9]{2}\.[0-9]{3}\.[0-9]{3}[- ]?[A-HJ-NP-TV-Z]", (_Check(dni.is_valid),)),
+    "dni": (r"[0-9]{8}-?[A-HJ-NP-TV-Z]|[0-9]{2}\.[0-9]{3}\.[0-9]{3}-?[A-HJ-NP-TV-Z]", (_Check(dni.is_valid),)),
+    "dni ": (r"[0-9]{8} [A-HJ-NP-TV-Z]", (_Check(dni.is_valid, "es"),)),
     "pps": (r"[0-9]{7}[A-W][ABHW]?", (_Check(pps.is_valid, "ie"),)),
     "cc": (r"[0-9]{8} ?[0-9] ?[A-Z]{2}[0-9]", (_Check(cc.is_valid),)),
     "dated": (
@@ -115,10 +117,12 @@ _SHAPES: dict[str, tuple[str, tuple[_Check, ...]]] = {
     "bsn": (r"[0-9]{4}\.[0-9]{2}\.[0-9]{3}", (_Check(bsn.is_valid, "nl"),)),
     "ssn": (r"[0-9]{3}-[0-9]{2}-[0-9]{4}", (_Check(ssn.is_valid), _Check(itin.is_valid))),
     "ssn ": (r"[0-9]{3} [0-9]{2} [0-9]{4}", (_Check(lambda n: ssn.is_valid(n.replace(" ", "")), "us"),)),
-    "pnr12": (r"(?:19|20)[0-9]{6}-?[0-9]{4}", (_Check(personnummer.is_valid, "se"),)),
     "rc": (r"[0-9]{6}/[0-9]{4}", (_Check(rc.is_valid),)),
     "no": (r"[0-9]{6} [0-9]{5}", (_Check(fodselsnummer.is_valid),)),
-    "12": (r"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", (_Check(aadhaar.is_valid, "in"),)),
+    "12": (
+        r"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}",
+        (_Check(aadhaar.is_valid, "in"), _Check(personnummer.is_valid, "se")),
+    ),
     "13": (r"[0-9]{13}|[0-9]{6} [0-9]{4} [0-9]{3}", (_Check(cnp.is_valid, "ro"), _Check(za_idnr.is_valid, "za"))),
     "11": (
         r"[0-9]{11}|[0-9]{2}[ /][0-9]{3}[ /][0-9]{3}[ /][0-9]{3}|[0-9]{3} [0-9]{3} [0-9]{3} [0-9]{2}",

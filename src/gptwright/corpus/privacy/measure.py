@@ -25,6 +25,8 @@ class Measured:
     found: Counter[str] = field(default_factory=Counter)  # wholly inside spans of the right kind
     claimed: Counter[str] = field(default_factory=Counter)  # spans by kind
     right: Counter[str] = field(default_factory=Counter)  # those that touch something planted under that kind
+    negatives: int = 0  # sentences that only look as if
+    negatives_touched: int = 0
     unclaimed: int = 0
     unclaimed_found: int = 0
     missed: list[str] = field(default_factory=list)
@@ -57,6 +59,9 @@ def measure(documents: Sequence[PlantedText]) -> Measured:
                 result.missed.append(
                     f"{plant.sort}: {around!r} {[(s.kind, document.text[s.start : s.end]) for s in touching]}"
                 )
+        for start, end in document.negatives:
+            result.negatives += 1
+            result.negatives_touched += any(s.start < end and start < s.end for s in spans)
         for span in spans:
             result.claimed[span.kind] += 1
             if any(

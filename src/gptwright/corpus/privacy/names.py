@@ -4,6 +4,7 @@ Nothing here runs unless it is asked for.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from gptwright.core.errors import UserError, require
@@ -26,7 +27,7 @@ class PresidioNames:
     Args:
         analyzer: an ``AnalyzerEngine``; by default one for the language, with the spaCy model named.
         language: two letters.
-        model: the installed spaCy pipeline to use, for example ``en_core_web_sm``.
+        model: the spaCy pipeline to use: an installed one, for example ``en_core_web_sm``, or the folder of one.
         kinds: PERSON, LOCATION, or both.
         least_score: results below it are left out.
 
@@ -78,7 +79,9 @@ def _chunks(text: str) -> Iterator[tuple[int, int]]:
 def _engine(language: str, model: str) -> Analyzer:
     presidio = require("presidio_analyzer", "presidio")
     provider = require("presidio_analyzer.nlp_engine", "presidio").NlpEngineProvider
-    if not require("spacy.util", "presidio").is_package(model):  # Presidio would fetch it by itself
+    if not Path(model).is_dir() and not require("spacy.util", "presidio").is_package(
+        model
+    ):  # Presidio would fetch it by itself
         raise UserError(f"the spaCy pipeline {model} is not installed", fix=f"Run: python -m spacy download {model}")
     names = {"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": model}]}
     engine: Analyzer = presidio.AnalyzerEngine(

@@ -69,11 +69,12 @@ _SPANISH_BEFORE = re.compile(
     rf"(?:[{_UP}][{_UP}{_LOW}'’.-]{{1,24}} ?(?:(?:de la|de los|de|del|della|da|do|di|y|e) )?){{1,4}},? ?(?:n\.?º ?|nº ?|núm\.? |número |n\. ?)?$"
 )
 _SPANISH_AFTER = re.compile(
-    rf"[0-9]{{1,4}}(?:[,-]? ?[0-9]{{1,2}}\.?[ºª]?(?: ?[A-Z]\b)?)?(?:(?:,|\n|,\n) ?[0-9]{{4,5}}(?:-[0-9]{{3}})? {_CITY})?"
+    rf"[0-9]{{1,4}}(?:[,-]? ?[0-9]{{1,2}}\.?[ºª](?: ?[A-Z]\b)?|-[0-9]{{1,2}}(?![0-9]))?(?:(?:,|\n|,\n) ?[0-9]{{4,5}}(?:-[0-9]{{3}})? {_CITY})?"
 )
 _VIA = re.compile(r"via\b[^,]*$", re.IGNORECASE)
 _GOES_ON = re.compile(r" \w")  # "via Paris 3 days later": the street is Italian, the word is everyone's
 _YEAR = re.compile(r"(?:1[5-9]|20)[0-9][0-9]")
+_YEARS = re.compile(r"(?:19|20)[0-9]{2}(?:-[0-9]{1,4})?, |(?:19|20)[0-9]{2}-")  # "1991-1998, Thomas G. Lane"
 _YEAR_WORD = re.compile(
     r"\b(in|since|by|until|till|after|before|during|from|of|year|and|to|early|late|mid|autumn|spring|summer|winter|january|february|march|"
     r"april|may|june|july|august|september|october|november|december)[,\s-]{1,2}$",
@@ -94,7 +95,11 @@ def addresses(text: str, start: int, end: int) -> Iterator[Span]:
 def _address_at(text: str, start: int, end: int) -> Span | None:
     for pattern in (_ENGLISH, _FRENCH):
         match = pattern.match(text, start, start + 200)
-        if match and not (_YEAR.fullmatch(text[start:end]) and _YEAR_WORD.search(text[max(0, start - 12) : start])):
+        if (
+            match
+            and not _YEARS.match(match[0])
+            and not (_YEAR.fullmatch(text[start:end]) and _YEAR_WORD.search(text[max(0, start - 12) : start]))
+        ):
             return Span(*match.span(), "ADDRESS")
     if not start or text[start - 1] not in " ºo./":
         return None
