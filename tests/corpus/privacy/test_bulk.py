@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptwright.core.errors import UserError
+from gptwright.corpus import privacy
 from gptwright.corpus.edits import Edit, apply_edits, apply_to_messages
 from gptwright.corpus.privacy import KINDS, Span, find_all
 from gptwright.corpus.privacy.bulk import scan
@@ -145,6 +147,14 @@ def test_scan_when_a_finder_of_names_is_given_then_its_spans_count_and_rules_win
     )
     assert [e["kind"] for e in edits.to_pylist()] == ["PERSON", "EMAIL", "PERSON"]
     assert counts["pii_person"].to_pylist() == [1, 0, 1]
+
+
+def test_code_when_a_module_decides_what_is_found_then_it_is_named() -> None:
+    folder = Path(privacy.__file__).parent
+    named = {module.rpartition(".")[2] for module in privacy.CODE}
+    assert named == {p.stem for p in folder.glob("*.py")} - {
+        "__init__", "measure", "planted", "planted_ids", "planted_numbers", "planted_phrases"
+    }  # fmt: skip
 
 
 @pytest.mark.slow

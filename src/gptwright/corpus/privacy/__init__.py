@@ -6,4 +6,26 @@
 from gptwright.corpus.privacy.find import find_all, find_pii, mask_pii
 from gptwright.corpus.privacy.spans import KINDS, NAME_KINDS, QUICK_KINDS, Span, placeholder
 
-__all__ = ["KINDS", "NAME_KINDS", "QUICK_KINDS", "Span", "find_all", "find_pii", "mask_pii", "placeholder"]
+CODE = tuple(
+    f"gptwright.corpus.privacy.{module}"
+    for module in (
+        "bulk", "contact", "credentials", "find", "ids", "money", "names", "places", "policy", "pseudonyms", "regions", "spans",
+        "street_words",
+    )
+)  # fmt: skip
+"""The modules that decide what is found and what stands in its place, for a task's version; with the libraries of `LIBRARIES`."""
+
+LIBRARIES = ("phonenumbers", "python-stdnum")
+
+__all__ = [
+    "CODE",
+    "KINDS",
+    "LIBRARIES",
+    "NAME_KINDS",
+    "QUICK_KINDS",
+    "Span",
+    "find_all",
+    "find_pii",
+    "mask_pii",
+    "placeholder",
+]
