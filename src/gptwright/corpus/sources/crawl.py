@@ -155,6 +155,8 @@ class _Visit:
     def __init__(self, walk: Walk, step: Step, old: Place | None, site: Site) -> None:
         self._walk, self._step, self._old, self._site = walk, step, old, site
         self._has_old = old is not None and old.file is not None and old.file.exists()
+        # A redirect holds no text, but what it led to must not be lost for a bad moment of its server.
+        self._can_stay = self._has_old or (old is not None and "onward" in old.extra)
         self.onward: list[Step] = []
         self.asked = False
         self.size = 0
@@ -163,7 +165,7 @@ class _Visit:
         """Visit it."""
         step, url = self._step, self._step.url
         if refusal := self._site.refuses(url):
-            if self._site.unreachable and self._has_old:
+            if self._site.unreachable and self._can_stay:
                 self._stay(refusal)
             else:
                 facts = consent.facts_of(self._site.signals(url), self._former())
@@ -182,7 +184,7 @@ class _Visit:
         try:
             answer = self._walk.fetcher.get(url, headers=self._conditions(), delay=delay, wanted=wanted)
         except FetchError as error:
-            if error.temporary and self._has_old:
+            if error.temporary and self._can_stay:
                 self._stay(str(error))
             else:
                 self._none("unreadable", str(error))
@@ -195,7 +197,7 @@ class _Visit:
         elif 300 <= answer.status < 400:
             self._redirected(answer)
         elif answer.status != 200:
-            if answer.temporary and self._has_old:
+            if answer.temporary and self._can_stay:
                 self._stay(answer.said)
             else:
                 gone = ", it is gone" if answer.status in (404, 410) else ""
@@ -216,9 +218,13 @@ class _Visit:
             self._none("unreadable", f"more than {MOST_REDIRECTS} redirects")
             return
         inside = not self._walk.follow or self._step.seed or self._walk.within(place)
-        self._none("skipped", f"redirects to {place}{'' if inside else ', which is on another host'}")
+        reason = f"redirects to {place}{'' if inside else ', which is on another host'}"
+        self._none("skipped", reason, extra={"onward": place} if inside else None)
         if inside:
-            self.onward.append(replace(self._step, url=place, hops=self._step.hops + 1, changed=None, entry=None))
+            self._redirect_to(place)
+
+    def _redirect_to(self, place: str) -> None:
+        self.onward.append(replace(self._step, url=place, hops=self._step.hops + 1, changed=None, entry=None))
 
     def _keep(self, answer: Answer) -> None:
         signals = [*consent.header_signals(answer.headers, answer.url, answer.at), *self._site.signals(answer.url)]
@@ -309,6 +315,10 @@ class _Visit:
         """
         old = self._old
         assert old is not None
+        if not self._has_old:
+            self._walk.store.keep(self._step.url, note=old.reason)
+            self._redirect_to(old.extra["onward"])
+            return
         if reason:
             self._walk.kept_old.append(f"{self._step.url}: {reason}")
         signals = consent.from_page(old.facts.consent)
@@ -323,8 +333,9 @@ class _Visit:
         self.size = int(old.extra.get("bytes", old.size_bytes))
         self._lead_on(old.extra.get("links", []))
 
-    def _none(self, outcome: str, reason: str, facts: Facts = Facts()) -> None:
-        self._walk.store.outcome(self._step.url, outcome, reason, facts=replace(facts, url=self._step.url))
+    def _none(self, outcome: str, reason: str, facts: Facts = Facts(), extra: dict[str, Any] | None = None) -> None:
+        facts = replace(facts, url=self._step.url)
+        self._walk.store.outcome(self._step.url, outcome, reason, facts=facts, extra=extra)
 
     def _wants_links(self) -> bool:
         return self._walk.follow and self._step.depth < self._walk.options.depth

@@ -102,6 +102,12 @@ class RawStore:
         with self._open(write=True) as db:
             return {row[0] for row in db.execute("SELECT locator FROM place WHERE round=?", (self._round(db),))}
 
+    def files(self) -> int:
+        """How many places the open gathering has files of."""
+        with self._open(write=True) as db:
+            row = db.execute("SELECT count(*) FROM place WHERE round=? AND file IS NOT NULL", (self._round(db),))
+            return int(row.fetchone()[0])
+
     def get(self, locator: str) -> Place | None:
         """What is known of a place, from this gathering or a former one."""
         if not self._path.exists():

@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gptwright.corpus.sources.fetch import Headers, header_of
 from gptwright.corpus.sources.warcfile import PLACE
@@ -72,40 +71,39 @@ class Found:
         return said
 
 
-def bodies(path: Path, found: Found) -> Iterator[Body]:
+def bodies(file: IO[bytes], found: Found) -> Iterator[Body]:
     """Read a WARC file's bodies.
 
     Args:
-        path: the file.
+        file: opened for reading at any place; closed by the caller.
         found: takes notes.
 
     Source: WARC 1.1 (IIPC); "WARC-Zstandard" draft of IIPC for .zst with a dictionary.
     """
     from fastwarc.warc import ArchiveIterator
 
-    with open(path, "rb") as file:
-        head = file.read(8)
-        mark = next((magic for start, magic in _MAGIC if head.startswith(start)), None)
-        base, last, tries = 0, 0, 0
-        while True:
-            file.seek(base)
-            try:
-                # What went before is read from behind it, so offsets count from there.
-                source: Any = file if base == 0 else _Rest(file, base)
-                for record in ArchiveIterator(source, parse_http=False, fsspec_args=False):
-                    last = base + record.stream_pos
-                    tries = 0
-                    yield from _body(record, last, found)
+    head = file.read(8)
+    mark = next((magic for start, magic in _MAGIC if head.startswith(start)), None)
+    base, last, tries = 0, 0, 0
+    while True:
+        file.seek(base)
+        try:
+            # What went before is read from behind it, so offsets count from there.
+            source: Any = file if base == 0 else _Rest(file, base)
+            for record in ArchiveIterator(source, parse_http=False, fsspec_args=False):
+                last = base + record.stream_pos
+                tries = 0
+                yield from _body(record, last, found)
+            return
+        except (OSError, ValueError) as error:
+            onward = _next_start(file, max(last, base) + 1, mark) if mark else None
+            if tries == 0:
+                rest = "" if onward else "; what comes after was not read"
+                found.damage.append(f"damaged after byte {last:,} ({_first_line(error)}){rest}")
+            tries += 1
+            if onward is None or tries > _MOST_TRIES:
                 return
-            except (OSError, ValueError) as error:
-                onward = _next_start(file, max(last, base) + 1, mark) if mark else None
-                if tries == 0:
-                    rest = "" if onward else "; what comes after was not read"
-                    found.damage.append(f"damaged after byte {last:,} ({_first_line(error)}){rest}")
-                tries += 1
-                if onward is None or tries > _MOST_TRIES:
-                    return
-                base = last = onward
+            base = last = onward
 
 
 class _Rest(io.RawIOBase):

@@ -55,7 +55,7 @@ def gather_with(request: Request, fetcher: Fetcher) -> None:
         lists = json.loads(frontier.setting("lists") or "[]")
         with progress(request.name, unit="pages") as bar:
             walk.run(bar)
-        if not any(place.file is not None for place in store.places()):
+        if not store.files():
             first = next((f": {place.locator}: {place.reason}" for place in store.places()), "")
             frontier.remove()  # the next build asks again
             raise UserError(
@@ -73,7 +73,8 @@ def _urls(request: Request) -> list[str]:
     """The URLs in the uri, one or several; https where no scheme is named."""
     found = []
     for one in re.split(r"[\s,]+", request.rest.strip()):
-        url = canonical(one if "://" in one else f"https://{one.removeprefix('//')}") if one else None
+        bare = request.scheme not in ("http", "https") and not re.search(r"://|@|^$", one)
+        url = canonical(f"https://{one.removeprefix('//')}" if bare else one)
         if url is None:
             raise UserError(
                 f"no web address: {one!r}",
