@@ -1,0 +1,240 @@
+"""What deduplication found in a corpus, on disk, and the choice of who is kept, which is made anew whenever decisions change.
+
+Groups of equal texts and evidence of similar ones do not depend on recipes; the choice does, and reads no text (only where a bucket was
+too large to be compared in full, some pairs are compared once the choice names a text to compare with).
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gptwright.core.files import TEMPORARY
+from gptwright.corpus.copies import METHODS, Bools, Copies, ExactCopies
+from gptwright.corpus.dedup.candidates import PAIR, distinct_pairs
+from gptwright.corpus.dedup.config import DedupConfig
+from gptwright.corpus.dedup.layout import Layout
+from gptwright.corpus.dedup.priority import Priority
+from gptwright.corpus.dedup.star import EDGE, walk
+from gptwright.corpus.dedup.store import CHUNK_RECORDS, among, chunks, text_keys
+from gptwright.corpus.dedup.verify import EVIDENCE, TextSets, alike, held_by, jaccard
+from gptwright.corpus.dedup.words import Array
+
+SAME_TEXT, SAME_WORDS, NEAR = (METHODS.index(name) for name in ("same text", "same words", "near"))
+ROUNDS = 4  # of naming texts to compare with in large buckets; the first two find nearly all
+_LEAST_LAST = np.uint64(1) << np.uint64(63)
+
+
+@dataclass
+class Found:
+    """Groups of equal texts and evidence of similar ones; ``copies.Duplicates`` for ``decide``.
+
+    Attributes:
+        layout: rows and texts.
+        exact: groups of rows with one norm_id.
+        evidence: files of EVIDENCE: all candidate pairs.
+        config: from where on a pair counts.
+        priority: who is kept; None: the first row. Set it before ``resolve``.
+        whole: no bucket was too large to be compared in full.
+        lines: files of STANDS a part: where boilerplate stands; none when it is not looked for.
+        anchors: files of ANCHOR: where passages may be repeated.
+    """
+
+    layout: Layout
+    exact: ExactCopies
+    evidence: list[Path]
+    config: DedupConfig
+    priority: Priority | None = None
+    whole: bool = True
+    lines: list[Path] = field(default_factory=list)
+    anchors: list[Path] = field(default_factory=list)
+
+    def resolve(self, alive: Bools, heldout: Bools) -> Copies:
+        """Choose who is kept. See ``resolve``."""
+        return resolve(self, alive, heldout, self.priority)
+
+
+def resolve(found: Found, alive: Bools, heldout: Bools, priority: Priority | None = None) -> Copies:
+    """Choose for each copy the row that is kept in its stead.
+
+    Args:
+        found: what ``find`` returned.
+        alive: (rows,) bool: rows that no rule dropped; others neither are copies nor have any.
+        heldout: (rows,) bool: rows that are measured on; they are kept before all others, and what holds their text is dropped.
+        priority: who is kept; None: the first row.
+
+    Returns:
+        Copies over rows. What ``kept_of`` points to is alive and kept, and verified against each row that points to it.
+    """
+    rows = found.layout.rows
+    work = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}resolve-", dir=found.layout.folder))
+    try:
+        chooser = _Chooser(found, alive, heldout, priority, work)
+        keeper_of_group = chooser.equal()
+        extra = np.zeros(0, EVIDENCE)
+        for _ in range(ROUNDS):
+            kept_of = np.full(rows, -1, np.int64)
+            near, containment = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
+            walk(chooser.edges(keeper_of_group, extra), work / "edges", kept_of, near, containment)
+            todo = chooser.unmet(keeper_of_group, kept_of, extra) if not found.whole else np.zeros(0, PAIR)
+            if not len(todo):
+                break
+            extra = np.concatenate([extra, chooser.compare(todo)])
+        method = np.where(kept_of >= 0, np.uint8(NEAR), np.uint8(0))
+        chooser.follow(keeper_of_group, kept_of, method, near, containment)
+        return Copies(kept_of, method, near, containment, found.config.jaccard)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def order_keys(rows: Array, heldout: Bools | None, priority: Priority | None) -> tuple[Array, Array]:
+    """Priority of rows as two uint64; lower goes first, held-out rows before all others, and row numbers decide between equals."""
+    last = np.full(len(rows), _LEAST_LAST) if heldout is None else np.where(heldout[rows], np.uint64(0), _LEAST_LAST)
+    if priority is None:
+        return last, np.zeros(len(rows), np.uint64)
+    return last | np.asarray(priority.score[rows]), np.asarray(priority.tie[rows])
+
+
+class _Chooser:
+    """The choice in steps, over the rows of one call."""
+
+    def __init__(self, found: Found, alive: Bools, heldout: Bools, priority: Priority | None, work: Path) -> None:
+        self.found, self.alive, self.heldout, self.priority, self.work = found, alive, heldout, priority, work
+        starts = np.asarray(found.exact.starts)
+        self.starts = starts
+        firsts = np.asarray(found.exact.rows)[starts[:-1]] if len(starts) > 1 else np.zeros(0, np.int64)
+        self.by_first = np.argsort(firsts)  # groups in the order of their first rows, to find a text's group
+        self.firsts = firsts[self.by_first].astype(np.uint64)
+
+    def keys(self, rows: Array) -> tuple[Array, Array]:
+        """Priority of rows as two numbers; lower goes first, and rows decide between equals."""
+        return order_keys(rows, self.heldout, self.priority)
+
+    def groups(self) -> Iterator[tuple[int, Array, Array]]:
+        """Groups of equal texts, many at a time: number of the first, members that are alive, and their group among these."""
+        first = 0
+        while first < len(self.starts) - 1:
+            last = max(first + 1, int(np.searchsorted(self.starts, self.starts[first] + CHUNK_RECORDS, "right")) - 1)
+            members = np.asarray(self.found.exact.rows[self.starts[first] : self.starts[last]])
+            group = np.repeat(np.arange(last - first), np.diff(self.starts[first : last + 1]))
+            here = self.alive[members]
+            yield first, members[here], group[here]
+            first = last
+
+    def equal(self) -> Array:
+        """The kept row of each group of equal texts, -1 where all are dropped."""
+        keeper = np.full(max(len(self.starts) - 1, 0), -1, np.int64)
+        for first, members, group in self.groups():
+            one, two = self.keys(members)
+            order = np.lexsort((members, two, one, group))
+            members, group = members[order], group[order]
+            best = np.append(True, group[1:] != group[:-1]) if len(group) else np.zeros(0, bool)
+            keeper[first + group[best]] = members[best]
+        return keeper
+
+    def rows_of(self, texts: Array, keeper_of_group: Array) -> Array:
+        """The row that stands for each text: alive and not an exact copy; -1 when there is none."""
+        rows = np.asarray(self.found.layout.first_rows[among(texts, self.found.layout.texts)[0]])
+        at, grouped = among(rows.astype(np.uint64), self.firsts)
+        out = np.where(self.alive[rows], rows, -1)
+        if grouped.any():
+            out[grouped] = keeper_of_group[self.by_first[at[grouped]]]
+        return out
+
+    def evidence(self, extra: Array) -> Iterator[Array]:
+        """All evidence in pieces."""
+        for path in self.found.evidence:
+            yield from chunks(path, EVIDENCE)
+        if len(extra):
+            yield extra
+
+    def edges(self, keeper_of_group: Array, extra: Array) -> Iterator[Array]:
+        """Pairs of which one may be dropped for the other."""
+        config = self.found.config
+        for evidence in self.evidence(extra):
+            near = alike(evidence, config)
+            least = np.minimum(evidence["size_a"], evidence["size_b"])
+            evidence = evidence[near | held_by(evidence["common"], least, least, evidence["short"], config)]
+            if not len(evidence):
+                continue
+            a, b = (self.rows_of(np.ascontiguousarray(evidence[side]), keeper_of_group) for side in ("a", "b"))
+            there = (a >= 0) & (b >= 0)
+            evidence, a, b = evidence[there], a[there], b[there]
+            (a1, a2), (b1, b2) = self.keys(a), self.keys(b)
+            a_first = (a1 < b1) | ((a1 == b1) & ((a2 < b2) | ((a2 == b2) & (a < b))))
+            edges = np.empty(len(evidence), EDGE)
+            for name, of_a, of_b in (("first", a1, b1), ("second", a2, b2), ("row", a, b)):
+                edges[name] = np.where(a_first, of_b, of_a)
+            for name, of_a, of_b in (("keep_first", a1, b1), ("keep_second", a2, b2), ("keep", a, b)):
+                edges[name] = np.where(a_first, of_a, of_b)
+            size = np.where(a_first, evidence["size_b"], evidence["size_a"])
+            other = np.where(a_first, evidence["size_a"], evidence["size_b"])
+            edges["jaccard"] = jaccard(evidence)
+            edges["containment"] = evidence["common"] / np.maximum(size, 1)
+            # Held by another: only what is no larger than the kept one is dropped, or text would be lost. Text that is measured on
+            # must not be trained on inside a larger one either.
+            allowed = alike(evidence, config) | held_by(evidence["common"], size, other, evidence["short"], config)
+            yield edges[allowed | self.heldout[edges["keep"]]]
+
+    def unmet(self, keeper_of_group: Array, kept_of: Array, extra: Array) -> Array:
+        """Pairs of texts to compare: kept ones, and those that their dropped neighbours were dropped for.
+
+        In large buckets a text met a few others only. When these are dropped for one that it has not met, it is compared with that.
+        """
+        layout, config = self.found.layout, self.found.config
+        wanted = [np.zeros(0, PAIR)]
+        for evidence in self.evidence(extra):
+            evidence = evidence[alike(evidence, config)]
+            if not len(evidence):
+                continue
+            rows = [self.rows_of(np.ascontiguousarray(evidence[side]), keeper_of_group) for side in ("a", "b")]
+            for one, two in (rows, rows[::-1]):
+                fits = (one >= 0) & (two >= 0)
+                fits[fits] = (kept_of[one[fits]] < 0) & (kept_of[two[fits]] >= 0)
+                one_texts = text_keys(layout.norm_ids[one[fits]])
+                met_texts = text_keys(layout.norm_ids[kept_of[two[fits]]])
+                pairs = np.empty(len(one_texts), PAIR)
+                pairs["a"], pairs["b"] = np.minimum(one_texts, met_texts), np.maximum(one_texts, met_texts)
+                wanted.append(distinct_pairs(pairs[one_texts != met_texts]))
+        pairs = distinct_pairs(np.concatenate(wanted))
+        return self.unknown(pairs, extra)
+
+    def unknown(self, pairs: Array, extra: Array) -> Array:
+        """Pairs that have no evidence yet."""
+        for evidence in self.evidence(extra):
+            if not len(pairs):
+                break
+            a, b = np.concatenate([pairs["a"], evidence["a"]]), np.concatenate([pairs["b"], evidence["b"]])
+            order = np.lexsort((np.arange(len(a)) >= len(pairs), b, a))
+            same = (a[order][1:] == a[order][:-1]) & (b[order][1:] == b[order][:-1])
+            have = np.zeros(len(a), bool)
+            have[order[:-1][same]] = True
+            pairs = pairs[~have[: len(pairs)]]
+        return pairs
+
+    def compare(self, pairs: Array) -> Array:
+        """Evidence of pairs, from the texts."""
+        layout = self.found.layout
+        needed = np.zeros(len(layout.texts), bool)
+        for side in ("a", "b"):
+            needed[among(np.ascontiguousarray(pairs[side]), layout.texts)[0]] = True
+        TextSets.write(layout, needed, self.work / "sets", self.found.config, lambda: None)
+        made = TextSets(self.work / "sets", layout.texts).verify(pairs)
+        shutil.rmtree(self.work / "sets")
+        return made
+
+    def follow(self, keeper_of_group: Array, kept_of: Array, method: Array, near: Array, containment: Array) -> None:
+        """Exact copies go where the one that stands for them went, which was verified on the same words."""
+        contents = self.found.layout.contents
+        for first, members, group in self.groups():
+            keeper = keeper_of_group[first + group]
+            copy = members != keeper
+            members, keeper = members[copy], keeper[copy]
+            gone = kept_of[keeper] >= 0
+            kept_of[members] = np.where(gone, kept_of[keeper], keeper)
+            same = np.where(contents[members] == contents[keeper], SAME_TEXT, SAME_WORDS)
+            method[members] = np.where(gone, NEAR, same)
+            near[members], containment[members] = near[keeper], containment[keeper]
