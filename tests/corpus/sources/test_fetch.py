@@ -1,10 +1,16 @@
 """The client: no private address by any way, an end to everything, polite, nothing sent but what it says."""
 
+import contextlib
 import gzip
+import shutil
 import socket
+import ssl
+import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,9 +247,52 @@ def test_get_when_stopped_while_waiting_then_interrupted(server: Any, client: Ca
         fetcher.get(f"{server.base}/")
 
 
-def test_get_when_tls_is_not_to_be_trusted_then_no_answer(client: Callable[..., Any], server: Any) -> None:
-    with pytest.raises(FetchError, match="no answer"):
-        client().get(f"https://127.0.0.1:{server.port}/")
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A TLS server for the name secure.example: its port, and the certificate that it made for itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl: apt install openssl")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-keyout", key,
+         "-out", cert, "-subj", "/CN=secure.example", "-addext", "subjectAltName=DNS:secure.example"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:
+                return
+            with contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as stream:
+                stream.recv(65536)
+                stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1], cert
+    listener.close()
+
+
+def test_get_when_a_certificate_is_not_to_be_trusted_then_no_answer(
+    secure: tuple[int, Path], client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, cert = secure
+
+    def here(_host: str, _port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    with pytest.raises(FetchError, match="certificate verify failed"):
+        client(resolver=here).get(f"https://secure.example:{port}/")
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    assert client(resolver=here).get(f"https://secure.example:{port}/").body == b"secret"
+    with pytest.raises(
+        FetchError, match="certificate verify failed"
+    ):  # the name in the URL is checked, not the address
+        client(resolver=here).get(f"https://other.example:{port}/")
 
 
 def test_get_when_the_name_is_unknown_then_it_says_so(client: Callable[..., Any]) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gptwright.corpus import text as t
+from gptwright.corpus.readers import html
 from gptwright.corpus.readers.base import NotText, Reading, Record, Skip
 from gptwright.corpus.sources import consent, page
 from gptwright.corpus.sources.base import Facts
@@ -46,7 +47,10 @@ def read(source: "Path | Blob", reading: Reading) -> Iterator[Record]:
 
 def _documents(body: Body, suffix: str, found: Found, reading: Reading) -> Iterator[Record]:
     if body.kind == "html":
-        yield _page(body, suffix)
+        try:
+            yield _page(body, suffix)
+        except NotText as error:
+            reading.put_aside(suffix or body.url or "", "unreadable", str(error), len(body.data))
     elif body.kind == "text":
         text, charset = page.decode(body.data, body.content_type)
         yield Record(suffix, t.normalise(text), url=body.url, facts=_facts(body), mime=body.mime, charset=charset)
@@ -56,7 +60,7 @@ def _documents(body: Body, suffix: str, found: Found, reading: Reading) -> Itera
 
 def _page(body: Body, suffix: str) -> Record:
     text, charset = page.decode(body.data, body.content_type)
-    tree = page.parse(text)
+    tree = html.parse(text)
     known = page.page_facts(text, body.url, tree)
     own = _facts(body)
     metas = page.page_signals(text, body.url, tree, body.at)
@@ -66,7 +70,7 @@ def _page(body: Body, suffix: str) -> Record:
     lang = root.getattr("lang") if root is not None else None
     return Record(
         suffix,
-        t.normalise(_main_text(tree)),
+        t.normalise(html.main_text(tree)),
         title=known.title,
         url=known.url or body.url,
         lang=lang or None,
@@ -74,12 +78,6 @@ def _page(body: Body, suffix: str) -> Record:
         mime="text/html",
         charset=charset,
     )
-
-
-def _main_text(tree: Any) -> str:
-    from resiliparse.extract.html2text import extract_plain_text
-
-    return str(extract_plain_text(tree, main_content=True, alt_texts=False, preserve_formatting=True))
 
 
 def _file(body: Body, suffix: str, found: Found, reading: Reading) -> Iterator[Record]:

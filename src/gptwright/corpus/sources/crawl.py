@@ -122,11 +122,13 @@ class Walk:
             bar.note(step.url)
             bar.advance()
 
+    def hosts(self) -> list[str]:
+        """The hosts that may be visited: those that are named, else those of the first pages."""
+        return self.options.hosts or sorted(self.frontier.seed_hosts())
+
     def within(self, url: str) -> bool:
-        """Whether links to a page are followed."""
-        hosts = self.options.hosts or sorted(self.frontier.seed_hosts())
-        host = host_of(url)
-        return any(host == one.lower() or (one.startswith("*.") and host.endswith(one[1:].lower())) for one in hosts)
+        """Whether a page stands on one of them."""
+        return _named(host_of(url), self.hosts())
 
     def summary(self) -> dict[str, Any]:
         """What the gathering as a whole has to say: requests, outcomes, signals of consent, pages that stayed although they were not seen."""
@@ -342,7 +344,8 @@ class _Visit:
 
     def _lead_on(self, found: list[str]) -> None:
         if self._wants_links():
-            self.onward += [Step(url, self._step.depth + 1) for url in found if self._walk.within(url)]
+            hosts = self._walk.hosts()
+            self.onward += [Step(url, self._step.depth + 1) for url in found if _named(host_of(url), hosts)]
 
     def _conditions(self) -> list[tuple[str, str]]:
         """Headers that ask for the page only if it changed; not where its links are wanted and were never read."""
@@ -358,6 +361,10 @@ class _Visit:
 
     def _former(self) -> tuple[Any, ...]:
         return tuple(self._old.facts.consent) if self._old is not None else ()
+
+
+def _named(host: str, hosts: list[str]) -> bool:
+    return any(host == one.lower() or (one.startswith("*.") and host.endswith(one[1:].lower())) for one in hosts)
 
 
 def _of_site(old: Place) -> list[Signal]:

@@ -217,7 +217,7 @@ class Fetcher:
                 httpcore.ReadError,
                 httpcore.WriteError,
             ) as error:
-                if last or self._deadline.passed or sink is not None:
+                if last or self._deadline.passed or sink is not None or "certificate" in str(error):
                     raise FetchError(_plainly(error), temporary=True) from error
             except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
                 raise FetchError(_plainly(error), temporary=True) from error
@@ -262,7 +262,8 @@ class Fetcher:
         given = {name.lower() for name, _ in headers}
         sent = (*(one for one in own if one[0].lower() not in given), *headers)
         pauses = {"connect": min(seconds, 15.0), "read": seconds, "write": seconds, "pool": seconds}
-        request = httpcore.Request("GET", url, headers=list(sent), extensions={"timeout": pauses})
+        raw = [(name.encode("ascii", "replace"), value.encode("latin-1", "replace")) for name, value in sent]
+        request = httpcore.Request("GET", url, headers=raw, extensions={"timeout": pauses})
         at = self.now()
         response = self._pool.handle_request(request)
         try:

@@ -54,6 +54,7 @@ class Frontier:
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=30)
         db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA secure_delete=ON")  # entries of feeds are texts
         db.execute("PRAGMA synchronous=NORMAL")  # a lost last step is made again
         db.executescript(_SCHEMA)
         return db

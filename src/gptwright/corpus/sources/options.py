@@ -12,11 +12,16 @@ class CrawlOptions(Config):
 
     depth: int = Field(3, ge=0, description="Links followed from the first page.")
     max_pages: int = Field(1000, ge=1, description="Pages at most.")
-    max_page: Size = Field(10_000_000, description="Bytes of one page at most, unpacked.")
-    max_total: Size = Field(2_000_000_000, description="Bytes of all pages at most.")
-    delay: Duration = Field(1.0, description="Time between two requests to one host; a longer Crawl-delay is honoured.")
-    timeout: Duration = Field(30.0, description="Time for one page, first byte to last.")
-    hosts: list[str] = Field(default_factory=list, description="Hosts that may be visited; none: the first page's own.")
+    max_page: Size = Field(10_000_000, ge=1, description="Bytes of one page at most, unpacked.")
+    max_total: Size = Field(2_000_000_000, ge=1, description="Bytes of all pages at most.")
+    delay: Duration = Field(
+        1.0, ge=0, description="Time between two requests to one host; a longer Crawl-delay is honoured."
+    )
+    timeout: Duration = Field(30.0, gt=0, description="Time for one page, from asking to its last byte.")
+    hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts that may be visited, such as example.org or *.example.org; none: the first page's own.",
+    )
     allow_private: bool = Field(
         False, description="Whether addresses of this machine and of private networks may be asked."
     )

@@ -253,6 +253,9 @@ class RawStore:
             db.execute("INSERT OR REPLACE INTO setting VALUES ('fingerprint', ?)", (digest,))
         if place.file is not None and not shared:
             place.file.unlink(missing_ok=True)
+        # What a gathering that was stopped still has before it may hold texts, such as a feed's entries; it finds them anew.
+        for path in self.folder.glob("frontier.sqlite*"):
+            path.unlink()
         with closing(sqlite3.connect(self._path, isolation_level=None)) as db:
             db.execute("VACUUM")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
