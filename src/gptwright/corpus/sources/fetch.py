@@ -5,6 +5,7 @@ directly: a proxy would resolve names itself, and the check of addresses would b
 """
 
 import email.utils
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -14,7 +15,6 @@ from typing import Any
 
 import httpcore
 
-import gptwright
 from gptwright.core.errors import Interrupted
 from gptwright.corpus.sources.address import Deadline, GuardedBackend, Refused, Resolve, is_public, resolve
 from gptwright.corpus.sources.options import CrawlOptions
@@ -95,8 +95,10 @@ def header_of(headers: Iterable[tuple[str, str]], name: str) -> str | None:
 def user_agent(extra: str = "") -> str:
     """How servers are told who asks."""
     extra = "".join(c for c in extra if c.isprintable() and c.isascii() and c not in "()").strip()
+    # The top package is loaded when this module is; to import it by name would tie this room to those above it.
+    version = sys.modules[PRODUCT].__version__
     site = "+https://gptwright.github.io"
-    return f"{PRODUCT}/{gptwright.__version__} ({f'{site}; {extra}' if extra else site})"
+    return f"{PRODUCT}/{version} ({f'{site}; {extra}' if extra else site})"
 
 
 @dataclass
