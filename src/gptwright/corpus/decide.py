@@ -62,9 +62,10 @@ class Tally:
         """Rules that drop more than half of this source."""
         found = []
         for rule, documents in sorted(self.failed.items()):
-            share = max(documents / max(self.read, 1), self.failed_bytes[rule] / max(self.bytes_read, 1))
-            if share > ALARM:
-                found.append(f"{rule} drops {share:.0%} of {source} ({documents} of {self.read} documents)")
+            shares = documents / max(self.read, 1), self.failed_bytes[rule] / max(self.bytes_read, 1)
+            if max(shares) > ALARM:
+                of = source if shares[0] >= shares[1] else f"the text of {source}"
+                found.append(f"{rule} drops {max(shares):.0%} of {of} ({documents} of {self.read} documents)")
         return found
 
 

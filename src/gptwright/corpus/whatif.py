@@ -18,9 +18,9 @@ from gptwright.core.files import read_json
 from gptwright.corpus import tables
 from gptwright.corpus.copies import Array, Bools, Duplicates, ExactCopies
 from gptwright.corpus.decide import STATE
-from gptwright.corpus.evidence import CONTAMINATED, LICENSE, PRIVACY, look_at
+from gptwright.corpus.evidence import Check, look_at
 from gptwright.corpus.heldout import BUCKETS
-from gptwright.corpus.recipes import Recipe, evaluate
+from gptwright.corpus.recipes import Outcome, Recipe, evaluate
 from gptwright.corpus.recipes.evaluate import columns
 
 SAMPLES = 20
@@ -145,7 +145,7 @@ def what_if(
     alive, before, heldout = np.zeros(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool)
     n_bytes = np.zeros(rows, np.uint32)
     change = Change(new, rows, {part["source"]: SourceChange() for part in state["parts"]}, changed, [])
-    near = _Nearest(changed, SAMPLES)
+    near = Nearest(max(2, SAMPLES // max(2 * len(changed), 1)))
     first = 0
     for number, part in enumerate(state["parts"]):
         here = slice(first, first + part["rows"])
@@ -188,7 +188,7 @@ def what_if(
         ):
             amount.add(chosen, size)
         first += part["rows"]
-    change.boundary = _named(corpus_dir, state["parts"], near.best(), before, after)
+    change.boundary = _named(corpus_dir, state["parts"], near.best()[:SAMPLES], before, after)
     return change
 
 
@@ -217,15 +217,21 @@ def _signals(corpus_dir: Path, number: int, recipes: tuple[Recipe, ...]) -> pa.T
     return pq.read_table(path, columns=[name for name in there if name in wanted or name.startswith("pii_")])
 
 
-class _Nearest:
-    """The documents nearest to each changed rule's threshold, some on either side, whatever the number of parts."""
+class Nearest:
+    """The documents nearest to each rule's threshold, some on either side, whatever the number of parts."""
 
-    def __init__(self, changed: list[RuleChange], most: int) -> None:
-        self.each = max(2, most // max(2 * len(changed), 1))
-        self.most = most
+    def __init__(self, each: int) -> None:
+        self.each = each
         self.found: dict[tuple[str, bool], list[tuple[float, int, float, float]]] = {}
 
-    def add(self, rule: str, check: Any, first: int) -> None:
+    def add(self, rule: str, check: Check | Outcome, first: int) -> None:
+        """Look at a part.
+
+        Args:
+            rule: its name.
+            check: over the part.
+            first: the part's first row.
+        """
         distance = np.abs(check.value.astype(np.float64) - check.threshold.astype(np.float64))
         for side in (True, False):
             at = np.flatnonzero(~np.isnan(distance) & (check.failed == side))
@@ -240,13 +246,12 @@ class _Nearest:
             del kept[self.each :]
 
     def best(self) -> list[tuple[str, bool, int, float, float]]:
-        found = [
+        """What was found, a rule after the other, the nearest first: rule, whether it fails, row, value, threshold."""
+        return [
             (rule, side, row, value, threshold)
             for (rule, side), rows in self.found.items()
             for _, row, value, threshold in rows
-            if rule not in (PRIVACY, LICENSE, CONTAMINATED)
         ]
-        return found[: self.most]
 
 
 def _named(
