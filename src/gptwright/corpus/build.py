@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 
 from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.executors import map_tasks, usable_cores
-from gptwright.core.files import read_json, remove_leftovers, write_json
+from gptwright.core.files import TEMPORARY, read_json, remove_leftovers, write_json
 from gptwright.core.hashing import b2_json
 from gptwright.core.interrupt import stop_on_signals
 from gptwright.core.ledger import FileRow, Ledger, SourceRow
 from gptwright.core.progress import progress, say
 from gptwright.corpus import extract, look, tables
 from gptwright.corpus.config import CorpusConfig, SourceConfig
-from gptwright.corpus.decide import Decided, Part, decide
+from gptwright.corpus.decide import Decided, Part, Tally, decide, publish
+from gptwright.corpus.recipes import Recipe
 from gptwright.corpus.sources.base import Listing
 from gptwright.corpus.sources.kinds import list_source
 
@@ -88,9 +89,10 @@ def build_corpus(
         ledger.set_files(listing.name, [row for row in rows if row.source == listing.name])
     share = ledger.get_setting("heldout_share")
     fixed = (float(share), str(ledger.get_setting("heldout_unit", "document"))) if share is not None else None
-    decided = decide(parts, config.recipe, config.heldout_share, fixed)
-    if not decided.keep.any():
-        reasons = ", ".join(f"{count} by {rule}" for (_, rule), count in sorted(decided.dropped.items()))
+    recipe = Recipe.load(config.recipe, root)
+    decided = decide(parts, recipe, config.heldout_share, fixed, work=out / f"{TEMPORARY}decide")
+    if not decided.kept:
+        reasons = ", ".join(f"{count} by {rule}" for rule, count in sorted(decided.dropped().items()))
         raise UserError(
             f"every document was dropped: {reasons}", where="corpus", fix='Add more text, or set recipe = "none"'
         )
@@ -215,12 +217,9 @@ def _source_row(listing: Listing, source: SourceConfig) -> SourceRow:
 
 
 def _result(config: CorpusConfig, listings: list[Listing], rows: list[FileRow], decided: Decided) -> CorpusResult:
-    def size(chosen: Any) -> dict[str, int]:
-        return {"documents": int(chosen.sum()), "bytes": int(decided.n_bytes[chosen].sum())}
-
     sources: dict[str, Any] = {}
     for listing in listings:
-        own = decided.source == listing.name
+        tally = decided.sources.get(listing.name, Tally())
         sources[listing.name] = {
             "kind": listing.kind,
             "uri": config.sources[listing.name].uri,
@@ -230,22 +229,26 @@ def _result(config: CorpusConfig, listings: list[Listing], rows: list[FileRow], 
             "attribution": listing.licence.attribution,
             "weight": config.sources[listing.name].weight,
             "files": dict(Counter(row.outcome for row in rows if row.source == listing.name)),
-            "read": int(own.sum()),
-            "kept": int((own & decided.keep).sum()),
-            "dropped": {rule: n for (name, rule), n in sorted(decided.dropped.items()) if name == listing.name},
-            "bytes": int(decided.n_bytes[own & decided.keep].sum()),
-            "pii": {kind: n for (name, kind), n in decided.pii.items() if name == listing.name and n},
+            "read": tally.read,
+            "kept": tally.kept,
+            "dropped": dict(sorted(tally.dropped.items())),
+            "bytes": tally.bytes,
+            "pii": {kind: n for kind, n in tally.pii.items() if n},
             "pii_policy": config.sources[listing.name].pii,
             "contains_personal_data": config.sources[listing.name].contains_personal_data,
-            "train": size(own & decided.keep & ~decided.heldout),
-            "heldout": size(own & decided.heldout),
+            "train": tally.train,
+            "heldout": tally.heldout,
         }
-    whole = size(decided.keep)
+
+    def total(side: str) -> dict[str, int]:
+        return {key: sum(getattr(t, side)[key] for t in decided.sources.values()) for key in ("documents", "bytes")}
+
+    whole = {"documents": decided.kept, "bytes": sum(tally.bytes for tally in decided.sources.values())}
     terms = {name: [row["license"], row["attribution"]] for name, row in sources.items()}
     meta = {
         **whole,
-        "train": size(decided.keep & ~decided.heldout),
-        "heldout": size(decided.heldout),
+        "train": total("train"),
+        "heldout": total("heldout"),
         "heldout_share": decided.share,
         "heldout_unit": decided.unit,
         "recipe": config.recipe,
@@ -258,15 +261,14 @@ def _result(config: CorpusConfig, listings: list[Listing], rows: list[FileRow], 
 def _publish(out: Path, looks: list[look.Job], decided: Decided, result: CorpusResult) -> None:
     """Give tasks' results their names. Without the manifest, which goes first and comes last, nobody reads them."""
     (out / MANIFEST).unlink(missing_ok=True)
-    for table in ("docs", "signals", "edits", "decisions"):
+    for table in ("docs", "signals", "edits"):
         for extra in sorted((out / table).glob("part-*.parquet"))[len(looks) :]:
             extra.unlink()
-    for number, (job, table) in enumerate(zip(looks, decided.tables, strict=True)):
+    for number, job in enumerate(looks):
         tables.link(Path(job.folder) / job.docs, tables.part_path(out, "docs", number))
         tables.link(job.signals, tables.part_path(out, "signals", number))
         tables.link(job.edits, tables.part_path(out, "edits", number))
-        tables.write_table(tables.part_path(out, "decisions", number), table)
-    tables.write_table(out / "index" / "occurrences.parquet", decided.occurrences)
+    publish(decided, out)
     write_json(
         out / MANIFEST,
         {"format": 1, "hash": result.hash, "parts": len(looks), "meta": result.meta},
