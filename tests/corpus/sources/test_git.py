@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from gptwright.core.errors import UserError
-from gptwright.corpus.config import SourceConfig
-from gptwright.corpus.sources.base import Listing
+from gptwright.core.ledger import Ledger
+from gptwright.corpus.build import build_corpus
+from gptwright.corpus.config import CorpusConfig, SourceConfig
+from gptwright.corpus.licences.table import licence_table
+from gptwright.corpus.sources.base import Facts, Listing
 from gptwright.corpus.sources.git import gather, parse
-from gptwright.corpus.sources.kinds import list_source, request_for
+from gptwright.corpus.sources.kinds import gather_sources, list_source, request_for
 from gptwright.corpus.sources.raw import RawStore
 
 MIT = (
@@ -323,3 +326,29 @@ def test_gather_when_a_file_is_huge_then_it_is_named_and_not_read(
         found = collect(tmp_path, uri)
         assert list(taken(found)) == ["a.py"]
         assert "may have" in reasons(found)["huge.txt"]
+
+
+def test_facts_when_two_are_as_trusted_then_the_nearer_licence_counts() -> None:
+    whole = Facts(license_id="MIT", license_source="repository", license_conf=1.0, attribution="All")
+    near = Facts(license_id="CC-BY-4.0", license_source="repository", license_conf=0.9)
+    assert (whole | near).license_id == "CC-BY-4.0"
+    assert (whole | Facts(license_id="ISC", license_source="sidecar")).license_id == "ISC"
+    assert (whole | Facts()).license_id == "MIT"
+    assert (Facts(license_id="own", license_source="user-asserted") | near).license_id == "own"
+
+
+def test_build_from_a_repository_then_each_document_has_its_own_licence(repo: Repo, tmp_path: Path) -> None:
+    words = " ".join(f"word{number} river" for number in range(30))
+    repo.put("LICENSE", MIT)
+    repo.put("a.md", f"# Alpha\n\n{words} one.\n")
+    repo.put("b.md", f"<!-- SPDX-License-Identifier: CC0-1.0 -->\n\n# Beta\n\n{words} two, another text here.\n")
+    repo.put("doc/LICENSE", "Creative Commons Attribution-ShareAlike 4.0 International Public License\n")
+    repo.put("doc/c.md", f"# Gamma\n\n{words} three, and a third one that differs.\n")
+    repo.commit()
+    config = CorpusConfig(sources={"code": SourceConfig(uri="git:repo")}, recipe="none")
+    assert list(gather_sources(config, tmp_path, again=False)) == ["code"]
+    with Ledger.open(tmp_path / "work" / "ledger.sqlite") as ledger:
+        build_corpus(config, root=tmp_path, out=tmp_path / "work" / "corpus", ledger=ledger)
+    rows = licence_table(tmp_path / "work" / "corpus")
+    assert {row.license: row.documents for row in rows} == {"MIT": 1, "CC0-1.0": 1, "CC-BY-SA-4.0": 1}
+    assert {row.license: row.attribution for row in rows}["MIT"] == ["2024 Ada Writer"]

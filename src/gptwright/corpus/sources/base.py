@@ -19,9 +19,9 @@ TRUST = (
     "page-metadata",
     "feed",
     "row",
-    "sidecar",
     "package-metadata",
     "repository",
+    "sidecar",
     "spdx-header",
     "user-asserted",
 )
@@ -69,9 +69,9 @@ class Facts:
         return cls(**known)
 
     def __or__(self, other: "Facts") -> "Facts":
-        """These facts, completed by others: of two licences the more trusted, of opt-outs all."""
+        """These facts, completed by others: of two licences the more trusted (of equals the other's, which is nearer), of opt-outs all."""
         merged = {one.name: getattr(self, one.name) or getattr(other, one.name) for one in fields(self)}
-        best = max((self, other), key=lambda f: (f.license_id is not None, TRUST.index(f.license_source)))
+        best = max((other, self), key=lambda f: (f.license_id is not None, TRUST.index(f.license_source)))
         for name in ("license_id", "license_source", "license_conf"):
             merged[name] = getattr(best, name)
         merged["attribution"] = best.attribution or merged["attribution"]

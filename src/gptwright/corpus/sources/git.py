@@ -222,23 +222,16 @@ def _again(store: RawStore, entry: Entry, around: Around, named: frozenset[str])
         return
     known = store.get(entry.path)
     if known is None or known.file is None:
-        store.keep(entry.path)
+        store.keep(entry.path, note=known.reason if known else None)
         return
     facts = _facts(around.of(entry.path, Licence(*known.extra["own"])))
-    if _terms(facts) == _terms(known.facts):
-        store.keep(entry.path)
-    else:
-        store.put(entry.path, known.file, facts=facts, identity=known.identity, extra=known.extra)
+    store.keep(entry.path, facts=facts if facts != known.facts else None)
 
 
 def _facts(licence: Licence) -> Facts:
     source = licence.source if licence.id else "none"
     confidence = licence.confidence if licence.id else 0.0
     return Facts(license_id=licence.id, license_source=source, license_conf=confidence, attribution=licence.attribution)
-
-
-def _terms(facts: Facts) -> tuple[Any, ...]:
-    return facts.license_id, facts.license_source, facts.license_conf, facts.attribution
 
 
 def _patterns(pattern: str | None) -> tuple[re.Pattern[str] | None, frozenset[str]]:
