@@ -33,6 +33,7 @@ class Server:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -59,6 +60,7 @@ class Server:
                     self.wfile.write(reply.body)
 
         self._server = http.server.ThreadingHTTPServer((address, 0), Handler)
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients here break off on purpose
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()

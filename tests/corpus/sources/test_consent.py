@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gptwright.corpus.sources import consent
 from gptwright.corpus.sources.agents import AGENTS
@@ -160,3 +162,32 @@ def test_optout_when_kept_in_files_then_its_numbers_never_change() -> None:
         "CONTENT_SIGNAL": 128, "NOARCHIVE": 256,
     }  # fmt: skip
     assert set(consent.EXPLAINED) == set(OptOut)
+
+
+LINES = st.sampled_from(
+    ["User-agent: *", "User-agent: GPTBot", "user-agent:gptwright", "Disallow: /", "Allow: /blog", "Content-Usage: train-ai=n", "Content-Usage:/b*g",
+     "Content-Signal: /x$ ai-train=no", "Content-Usage: ,=;=", "Sitemap: x", ":", "#", "Crawl-delay: 1e999", "Disallow: /*" + "*" * 50 + "x"]
+)  # fmt: skip
+
+
+@given(st.lists(LINES | st.text(max_size=30), max_size=12), st.text(max_size=80), st.text("/ab*?%", max_size=20))
+def test_signals_when_files_and_headers_are_anything_then_no_error_and_bits_that_are_known(
+    robots: list[str], value: str, path: str
+) -> None:
+    url = f"https://example.org/{path}"
+    found = site("\n".join(robots), value).signals(url)
+    for name in ("X-Robots-Tag", "tdm-reservation", "Content-Usage", "Content-Signal"):
+        found += consent.header_signals([(name, value)], url)
+    found += consent.meta_signals([("robots", value), (value, "noai")], url)
+    assert 0 <= bits(found) < 512
+
+
+@given(st.lists(LINES, max_size=8), st.booleans())
+def test_robots_when_a_refusal_is_added_then_nothing_is_taken_back(robots: list[str], first: bool) -> None:
+    refusal = "User-agent: *\nContent-Usage: train-ai=n"
+    text = "\n".join([refusal, *robots] if first else [*robots, refusal])
+    named = "gptwright" in text and "user-agent:gptwright" in text
+    seen = bits(site(text).signals(URL))
+    # Our own group, where there is one, stands for *; else a refusal to all holds whatever else is said.
+    longer = any(line.startswith(("Content-Usage:/b", "Content-Usage: ,")) for line in robots)
+    assert named or longer or seen & OptOut.CONTENT_USAGE

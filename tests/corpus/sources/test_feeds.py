@@ -5,6 +5,8 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gptwright.corpus.sources import feeds
 from gptwright.corpus.sources.feeds import NotAList, read_list
@@ -128,3 +130,20 @@ def test_read_list_when_too_many_pages_then_cut_and_said(monkeypatch: pytest.Mon
     data = "<urlset>" + "".join(f"<url><loc>https://example.org/{n}</loc></url>" for n in range(9)) + "</urlset>"
     found = read_list(data.encode(), URL)
     assert (len(found.entries), found.cut) == (3, True)
+
+
+PIECES = st.sampled_from(
+    ["<urlset>", "</urlset>", "<url>", "</url>", "<loc>https://example.org/x</loc>", "<rss>", "<channel>", "<item>", "</item>", "<link>/y</link>",
+     "<feed xmlns='http://www.w3.org/2005/Atom'>", "<entry>", "<link href='z'/>", "<content type='xhtml'><b>x</b></content>", "<title/>", "&nope;",
+     "<!-- c -->", "<?pi x?>", "<guid/>", "]]>", "<lastmod>x</lastmod>"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES | st.text(max_size=8), max_size=14), st.booleans())
+def test_read_list_when_it_is_anything_then_pages_or_a_reason(pieces: list[str], packed: bool) -> None:
+    data = "".join(pieces).encode("utf-8", "replace")
+    try:
+        found = read_list(gzip.compress(data) if packed else data, URL)
+    except NotAList:
+        return
+    assert all(entry.url.startswith(("https://", "http://")) for entry in found.entries)

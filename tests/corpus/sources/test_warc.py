@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gptwright.core.errors import UserError
 from gptwright.corpus.config import SourceConfig
@@ -269,3 +271,21 @@ def test_gather_when_robots_forbids_the_archive_then_it_is_not_asked(
     with pytest.raises(UserError, match=r"robots\.txt forbids it"):
         warc.gather_with(request, client())
     assert server.paths() == []
+
+
+WHOLE = b"".join(
+    [response(b"<html>one"), record("conversion", b"two", **{"Content-Type": "text/plain"}), response(b"<html>three")]
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([WHOLE, gzip.compress(WHOLE), written(1) + written(2)]),
+    st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=6)), max_size=4),
+)
+def test_bodies_when_bytes_are_changed_anywhere_then_no_error(whole: bytes, changes: list[tuple[int, bytes]]) -> None:
+    data = bytearray(whole)
+    for at, piece in changes:
+        data[at % len(data) : at % len(data) + len(piece)] = piece
+    found, _ = read(bytes(data))
+    assert len(found) <= 3

@@ -142,6 +142,14 @@ def test_crawl_when_a_limit_is_reached_then_the_rest_is_counted(
     assert "more pages are known; the limit is" in str(places[BEYOND].reason)
 
 
+def test_crawl_when_a_site_asks_for_hours_between_requests_then_it_is_asked_once(server: Any, gather: Gather) -> None:
+    server.text("/robots.txt", "User-agent: *\nCrawl-delay: 86400\n")
+    server.page("/", '<title>T</title><a href="/a">a</a>')
+    places = gather(f"crawl:{server.base}/")
+    assert server.paths() == ["/"]
+    assert places[f"{server.base}/a"].reason == "robots.txt asks for 86,400 s between two requests, too long to wait"
+
+
 def test_crawl_when_pages_link_to_other_hosts_then_only_those_that_are_named(
     server: Any, servers: Callable[[str], Any], gather: Gather
 ) -> None:
@@ -428,6 +436,21 @@ def test_gather_when_stopped_then_it_goes_on_where_it_was(server: Any, gather: G
     gather(f"crawl:{server.base}/")
     assert sorted(set(server.paths())) == sorted(server.paths())
     assert len(server.paths()) > before
+
+
+def test_erase_when_a_gathering_was_stopped_then_what_it_has_before_it_leaves_no_byte(
+    server: Any, gather: Gather, tmp_path: Path
+) -> None:
+    server.text(
+        "/feed", feed(server.base, [1, 2, 3], full=(1, 2, 3)).replace("full text", "marker-9b1e"), "application/rss+xml"
+    )
+    gather(f"feed:{server.base}/feed")
+    with pytest.raises(Interrupted):
+        gather(f"feed:{server.base}/feed", stop=lambda: True)
+    for number in (1, 2, 3):
+        store(tmp_path).erase(f"{server.base}/{number}")
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"marker-9b1e" in path.read_bytes()]
+    assert kept == []
 
 
 def state(root: Path) -> list[Any]:

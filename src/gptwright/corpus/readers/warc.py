@@ -61,10 +61,10 @@ def _documents(body: Body, suffix: str, found: Found, reading: Reading) -> Itera
 def _page(body: Body, suffix: str) -> Record:
     text, charset = page.decode(body.data, body.content_type)
     tree = html.parse(text)
-    known = page.page_facts(text, body.url, tree)
+    known = page.page_facts(text, body.url, tree, body.at)
     own = _facts(body)
-    metas = page.page_signals(text, body.url, tree, body.at)
-    seen = consent.facts_of([*consent.header_signals(body.headers, body.url, body.at), *metas])
+    said = [*consent.header_signals(body.headers, body.url, body.at), *consent.from_page(known.consent)]
+    seen = consent.facts_of(said)
     facts = replace(known, fetched_at=own.fetched_at, optout=seen.optout, consent=seen.consent)
     root = tree.document.query_selector("html")
     lang = root.getattr("lang") if root is not None else None

@@ -63,6 +63,7 @@ _OTHER_NAMES = (
 )
 HTML = ("text/html", "application/xhtml+xml")
 FROM_FEED = "given by the feed"  # stands where a sitemap's date stands: the text did not come from its page
+LONGEST_DELAY_S = 600.0  # a site that asks for more time between two requests is asked once
 BEYOND = "(pages not asked for)"  # the place of the row that counts what lies beyond the limits
 
 
@@ -95,6 +96,7 @@ class Walk:
     follow: bool
     stop: Callable[[], bool] = lambda: False
     kept_old: list[str] = field(default_factory=list)
+    asked_hosts: set[str] = field(default_factory=set)
 
     def run(self, bar: Bar) -> None:
         """Visit pages until none is left or a limit is reached.
@@ -181,7 +183,13 @@ class _Visit:
         if step.changed and self._has_old and self._old and self._old.extra.get("changed") == step.changed:
             self._stay(None)
             return
+        if self._site.delay > LONGEST_DELAY_S and host_of(url) in self._walk.asked_hosts:
+            self._none(
+                "skipped", f"robots.txt asks for {self._site.delay:,.0f} s between two requests, too long to wait"
+            )
+            return
         self.asked = True
+        self._walk.asked_hosts.add(host_of(url))
         delay = max(self._walk.options.delay, self._site.delay)
         try:
             answer = self._walk.fetcher.get(url, headers=self._conditions(), delay=delay, wanted=wanted)
@@ -235,8 +243,8 @@ class _Visit:
         if answer.mime in HTML or (not answer.mime and answer.body.lstrip()[:1] == b"<"):
             text, _ = page.decode(answer.body, answer.header("content-type"))
             tree = page.parse(text)
-            facts = replace(page.page_facts(text, answer.url, tree), fetched_at=answer.at)
-            signals += page.page_signals(text, answer.url, tree, answer.at)
+            facts = replace(page.page_facts(text, answer.url, tree, answer.at), fetched_at=answer.at)
+            signals += consent.from_page(facts.consent)
             if self._wants_links() and not _nofollow(answer):
                 found = page.links(text, answer.url, tree)
         own = consent.facts_of(signals, self._former())

@@ -7,13 +7,13 @@ import email.utils
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from gptwright.corpus.licences.names import normalise
 from gptwright.corpus.sources.base import Facts
-from gptwright.corpus.sources.consent import Signal, facts_of, meta_signals
+from gptwright.corpus.sources.consent import facts_of, meta_signals
 from gptwright.corpus.sources.urls import canonical, host_of
 
 MOST_LINKS = 10_000
@@ -74,13 +74,14 @@ class _Page:
         return None
 
 
-def page_facts(html: str, url: str | None = None, tree: Any = None) -> Facts:
+def page_facts(html: str, url: str | None = None, tree: Any = None, at: datetime | None = None) -> Facts:
     """What a page says of itself.
 
     Args:
         html: the page.
         url: where it stood, when known; relative links in it are made absolute by it.
         tree: its ``resiliparse`` tree, when it was parsed already.
+        at: when it was asked for, which its opt-outs are dated with.
 
     Returns:
         Title, canonical URL (else ``url``), date of publication, licence with its source ("page-metadata" for JSON-LD, rel=license
@@ -89,7 +90,7 @@ def page_facts(html: str, url: str | None = None, tree: Any = None) -> Facts:
     page = _look(html, url, tree)
     site = page.meta(_SITES) or _name(_first(page.things, "publisher"))
     author = _author(page)
-    signals = meta_signals(page.metas, url)
+    signals = meta_signals(page.metas, url, at)
     licence, source, confidence = _licence(page)
     title = page.meta(("og:title", "citation_title", "dc.title")) or _text(page.tree.title)
     own = facts_of(signals)
@@ -104,11 +105,6 @@ def page_facts(html: str, url: str | None = None, tree: Any = None) -> Facts:
         optout=own.optout,
         consent=own.consent,
     )
-
-
-def page_signals(html: str, url: str | None = None, tree: Any = None, at: datetime | None = None) -> list[Signal]:
-    """The opt-outs among a page's metas."""
-    return [replace(one, at=at) for one in meta_signals(_look(html, url, tree).metas, url)]
 
 
 def links(html: str, url: str, tree: Any = None) -> list[str]:
