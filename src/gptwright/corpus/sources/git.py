@@ -123,7 +123,7 @@ def gather(request: Request) -> None:
                 if target.pattern or next(store.places(), None) is not None:
                     fetcher.bring(sorted({entry.oid for entry in [*fresh, *evidence]} - set(have)))
             sizes = repository.sizes(list({entry.oid for entry in [*fresh, *evidence]}))
-            with repository.reader() as reader:
+            with repository.reader() as reader, store.batch():
                 around = Around(_texts(evidence, reader, sizes))
                 done, todo = store.done(), {entry.path for entry in fresh}
                 for entry in entries:

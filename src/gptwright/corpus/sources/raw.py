@@ -51,9 +51,24 @@ class RawStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._path = folder / "index.sqlite"
+        self._shared: sqlite3.Connection | None = None
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Keep the index open for the calls of the block: opening it costs more than most of them. For one thread alone."""
+        with self._open(write=True) as db:
+            self._shared = db
+            try:
+                yield
+            finally:
+                self._shared = None
 
     @contextmanager
     def _open(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        if self._shared is not None:
+            with self._shared:
+                yield self._shared
+            return
         if write:
             self.folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self._path, timeout=30)) as db:
