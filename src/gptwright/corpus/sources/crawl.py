@@ -184,9 +184,11 @@ class _Visit:
             self._stay(None)
             return
         if self._site.delay > LONGEST_DELAY_S and host_of(url) in self._walk.asked_hosts:
-            self._none(
-                "skipped", f"robots.txt asks for {self._site.delay:,.0f} s between two requests, too long to wait"
-            )
+            reason = f"robots.txt asks for {self._site.delay:,.0f} s between two requests, too long to wait"
+            if self._can_stay:
+                self._stay(reason)
+            else:
+                self._none("skipped", reason)
             return
         self.asked = True
         self._walk.asked_hosts.add(host_of(url))
