@@ -14,7 +14,7 @@ import pytest
 from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.hashing import content_id, doc_uid, norm_id
 from gptwright.core.ledger import Ledger
-from gptwright.corpus import extract, readers, tables
+from gptwright.corpus import docwriter, extract, readers, tables
 from gptwright.corpus import text as t
 from gptwright.corpus.build import build_corpus
 from gptwright.corpus.config import CorpusConfig
@@ -166,7 +166,7 @@ def test_build_when_a_line_is_huge_then_text_is_cut_and_rows_are_refused_in_boun
     monkeypatch.setattr(t, "ROW_CHARS", 10_000)
     monkeypatch.setattr(t, "PART_CHARS", 4_000)
     monkeypatch.setattr(t, "BLOCK_BYTES", 1_000)
-    monkeypatch.setattr(extract, "OUTPUT_BYTES", 20_000)
+    monkeypatch.setattr(docwriter, "OUTPUT_BYTES", 20_000)
     line = " ".join(project.prose(i) for i in range(300))
     project.write("line.txt", line)
     project.write("rows.jsonl", json.dumps({"text": line}) + "\n" + json.dumps({"text": project.prose(999)}))

@@ -1,6 +1,8 @@
 """Own conversations from files, with a fault for each row that cannot be used."""
 
+import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,11 +78,6 @@ def test_chats_when_csv_row_has_too_many_cells_then_its_line_is_named(tmp_path: 
         ("a.jsonl", b"", "empty"),
         ("a.jsonl", b"\x00\x01\x02\x03" * 99, "binary"),
         ("a.json", b"[1, 2", "not valid JSON"),
-        (
-            "a.jsonl",
-            b'\xef\xbb\xbf{"prompt": "caf\xe9", "response": "b"}\n',
-            "a.jsonl: not valid utf-8.*invalid continuation byte",
-        ),
     ],
 )
 def test_chats_when_file_is_of_no_use_then_the_error_says_what_to_write(
@@ -107,3 +104,20 @@ def test_chats_when_folder_is_given_then_all_its_files_are_read_in_order(tmp_pat
 def test_chats_when_folder_has_none_then_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no conversations in this folder"):
         read_chats(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b'\xef\xbb\xbf{"prompt": "caf\xe9", "response": "b"}\n', '{"prompt": "café", "response": "b"}'.encode("cp1252")])
+def test_chats_when_a_byte_is_of_another_encoding_then_the_row_is_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    assert read_chats(tmp_path / "a.jsonl").conversations[0][0]["content"] == "café"
+
+
+def test_chats_when_file_is_packed_or_in_an_archive_then_it_is_read_all_the_same(tmp_path: Path) -> None:
+    row = b'{"prompt": "a", "response": "b"}\n'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(row))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("inner/x.jsonl", row + b"not json\n")
+        archive.writestr("inner/readme.png", b"\x89PNG\r\n")
+    found = read_chats(tmp_path)
+    assert len(found.conversations) == 2
+    assert [fault.partition("not JSON")[0] for fault in found.faults] == [f"{tmp_path / 'b.zip'}!/inner/x.jsonl:2: "]

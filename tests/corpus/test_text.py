@@ -23,7 +23,7 @@ from gptwright.corpus.readers import read_file
         ("äöü".encode("utf-16"), "utf-16", None),
         ("\ufeffmarked".encode(), "utf-8-sig", None),
         ("plain words without a mark".encode("utf-16-le"), "utf-16-le", "no byte order mark"),
-        (("é" * 50).encode() + b"\xff" + b"end", "utf-8", "1 broken"),
+        (("é" * 50).encode() + b"\xff" + b"end", "utf-8", "1 byte that is not UTF-8"),
     ],
 )
 def test_charset_when_bytes_are_given_then_it_is_found_and_guesses_are_said(

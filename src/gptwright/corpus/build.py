@@ -192,6 +192,11 @@ def _file_rows(listings: list[Listing], records: Iterable[dict[str, Any]], faile
                     done["documents"],
                 )
             )
+            # What is in an archive ends in outcomes of its own.
+            rows += [
+                FileRow(record["source"], place, outcome, reason, size, file.mtime_ns, done["raw_hash"], documents)
+                for place, outcome, reason, size, documents in done.get("inner", [])
+            ]
     return rows
 
 

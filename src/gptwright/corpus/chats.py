@@ -11,7 +11,8 @@ from gptwright.corpus import readers
 from gptwright.corpus.shapes import Message
 from gptwright.corpus.text import NotText
 
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".yml", ".yaml")
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".yml", ".yaml", ".gz", ".zst", ".bz2", ".xz", ".zip", ".tar", ".tgz")
+_NO_CHATS = ("text", "markdown", "html", "code", "pdf", "docx", "odt", "epub", "rtf", "mail", "notebook")
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,7 @@ def _read_file(path: Path) -> ChatFile:
     try:
         if path.stat().st_size == 0:
             raise UserError("the file is empty", where=str(path), fix="Write one conversation a line into it")
-        reading = readers.read_file(path)
-        if reading.kind in ("text", "markdown", "html"):
-            raise UserError(f"this is {reading.kind}, not conversations", where=str(path), fix=_FIX)
-        for record in reading.records:
-            fault = _check(record)
-            if fault:
-                reading.fault(record.suffix.replace("=", " ") or "the file", record.line, fault)
-            elif record.messages is not None:
-                chats.conversations.append(record.messages)
+        _read(readers.read_file(path), str(path), chats)
     except (NotText, readers.Skip) as error:
         raise UserError(str(error), where=str(path), fix=_FIX) from error
     except UnicodeDecodeError as error:
@@ -74,12 +67,36 @@ def _read_file(path: Path) -> ChatFile:
         ) from error
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    for found in reading.faults:
-        place = f"{path}:{found.line}" if found.line is not None else f"{path}: {found.place}"
-        chats.faults.append(f"{place}: {found.what.rstrip('.')}.")
-    if reading.n_faults > len(reading.faults):
-        chats.faults.append(f"{path}: {reading.n_faults - len(reading.faults)} more rows have faults.")
     return chats
+
+
+def _read(reading: readers.Reading, place: str, chats: ChatFile) -> None:
+    """Take the conversations of a file, or of the files in an archive."""
+    if reading.members is not None and reading.kind in ("zip", "tar"):
+        for member in reading.members:
+            inner = f"{place}!/{member.name}"
+            try:
+                opened = readers.read_blob(member)
+                if opened.kind not in _NO_CHATS:  # a readme beside them is no fault
+                    _read(opened, inner, chats)
+            except readers.Skip:
+                continue
+            except NotText as error:
+                chats.faults.append(f"{inner}: {error}.")
+        return
+    if reading.kind in _NO_CHATS:
+        raise UserError(f"this is {reading.kind}, not conversations", where=place, fix=_FIX)
+    for record in reading.records:
+        fault = _check(record)
+        if fault:
+            reading.fault(record.suffix.replace("=", " ") or "the file", record.line, fault)
+        elif record.messages is not None:
+            chats.conversations.append(record.messages)
+    for found in reading.faults:
+        where = f"{place}:{found.line}" if found.line is not None else f"{place}: {found.place}"
+        chats.faults.append(f"{where}: {found.what.rstrip('.')}.")
+    if reading.n_faults > len(reading.faults):
+        chats.faults.append(f"{place}: {reading.n_faults - len(reading.faults)} more rows have faults.")
 
 
 _FIX = 'Write one JSON object a line: {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gptwright.core.hashing import norm_id
@@ -26,12 +27,15 @@ TEXT_KEYS = (
 )
 TITLE_KEYS = ("title", "headline", "name")
 URL_KEYS = ("url", "link", "source_url")
+LANG_KEYS = ("lang", "language")
 CHAT_KEYS = ("messages", "conversations", "conversation", "dialog", "dialogue", "dialogs", "turns", "utterances")
 PROMPT_KEYS = ("prompt", "instruction", "question", "query", "input", "user", "human", "problem", "request")
 REPLY_KEYS = ("response", "output", "answer", "completion", "reply", "assistant", "chosen", "solution", "gpt", "bot")
 _ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user", "name")
 _SAID_KEYS = ("content", "value", "text", "message", "utterance", "body")
 _TOPIC_KEYS = ("prompt", "topic")
+# What rows say of their texts beside them; ``metadata`` is where datatrove and dolma keep it.
+FACT_KEYS = ("license", "licence", "license_type", "date", "created", "published", "published_at", "timestamp", "author", "metadata")
 
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "customer", "person", "client", "visitor", "student"), "user"),
@@ -73,6 +77,7 @@ class Plain:
     text: str
     title: str | None = None
     url: str | None = None
+    lang: str | None = None
 
 
 def clean(text: str) -> str:
@@ -136,6 +141,19 @@ def _is_chat_list(items: list[Any]) -> bool:
     )
 
 
+@lru_cache(1024)
+def _is_plain(keys: tuple[Any, ...]) -> bool:
+    """Whether of an object with these keys only "text" counts, so that nothing else of it needs to be looked at."""
+    telling = {*CHAT_KEYS, *PROMPT_KEYS, *REPLY_KEYS, *TITLE_KEYS, *URL_KEYS, *LANG_KEYS}
+    return all(isinstance(key, str) and key.lower() not in telling and (key == "text" or key.lower() != "text") for key in keys)
+
+
+def is_of_use(column: str) -> bool:
+    """Whether a column's name is one that records are read by."""
+    known = (*TEXT_KEYS, *TITLE_KEYS, *URL_KEYS, *LANG_KEYS, *CHAT_KEYS, *PROMPT_KEYS, *REPLY_KEYS, *_TOPIC_KEYS, *FACT_KEYS)
+    return column.lower() in {*known, "system", "system_prompt"}
+
+
 def readable(record: Mapping[str, Any]) -> bool:
     """Whether an object with these keys, or a table with these columns, holds a text or a conversation."""
     keys = {str(key).lower() for key in record}
@@ -150,6 +168,8 @@ def read_record(record: Any) -> Chat | Plain:
     """
     if isinstance(record, str):
         return Plain(record)
+    if type(record) is dict and (text := record.get("text")).__class__ is str and _is_plain(tuple(record)):
+        return Plain(text)
     if isinstance(record, list):
         return Chat(merge(_turns(record)))
     if not isinstance(record, dict):
@@ -169,7 +189,7 @@ def read_record(record: Any) -> Chat | Plain:
         return Chat(merge(pair))
     for key in TEXT_KEYS:
         if isinstance(lower.get(key), str):
-            return Plain(lower[key], _first(lower, TITLE_KEYS), _first(lower, URL_KEYS))
+            return Plain(lower[key], _first(lower, TITLE_KEYS), _first(lower, URL_KEYS), _first(lower, LANG_KEYS))
     found = ", ".join(list(map(str, record))[:8]) or "none"
     raise Fault(f"no text or conversation in it; its keys are {found}. Name one text, or messages")
 
