@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptwright.infer.cache import SlotCache
-from gptwright.model.transformer import Block, RMSNorm, Transformer, rope_tables, rotate
+from gptwright.model.transformer import Block, RMSNorm, Transformer, rope_tables, rotate, window_mask
 
 Map = Callable[[Tensor], Tensor]
 
@@ -128,13 +128,15 @@ class Runner:
         # Rows of one length go together. Others go one by one, each over its own span: as fast as one masked call over the longest (a
         # call takes 30 us, 8 rows at once 210), and a row's bits do not depend on how long its neighbours are.
         parts = [slice(0, n)] if min(lengths) == max(lengths) else [slice(i, i + 1) for i in range(n)]
+        window = self.config.window or self.config.seq_len
 
         def attend(store: Tensor, q_bthe: Tensor, kv_btge: Tensor) -> Tensor:
             store[rows, :, positions] = kv_btge[:, 0]
             q = q_bthe.reshape(n, -1, group, self.config.d_head)
             done = []
             for part in parts:
-                keys, values = store[part, :, : lengths[part.start] + 1].chunk(2, dim=1)
+                end = lengths[part.start] + 1
+                keys, values = store[part, :, max(0, end - window) : end].chunk(2, dim=1)
                 done.append(F.scaled_dot_product_attention(q[part], keys, values))
             return (done[0] if len(done) == 1 else torch.cat(done)).reshape(n, 1, -1)
 
@@ -155,6 +157,8 @@ class Runner:
         end = start + len(ids)
         positions = torch.arange(start, end, device=self.device)
         mask = None if start == 0 else torch.arange(end, device=self.device)[None] <= positions[:, None]
+        if self.config.window is not None and end > self.config.window:
+            mask = window_mask(len(ids), end, self.config.window, self.device)[0, 0]
         group = self.config.n_heads // self.config.n_kv_heads
 
         def attend(store: Tensor, q_bthe: Tensor, kv_btge: Tensor) -> Tensor:
@@ -181,7 +185,7 @@ class Runner:
         if self.model.positions is not None:
             x = x + F.embedding(positions_bt, self.model.positions.weight)
         else:
-            rope = rope_tables(positions_bt, c.d_head, c.rope_theta, x.dtype)
+            rope = rope_tables(positions_bt, c.d_head, c.rope_theta, x.dtype, c.rope_scaling)
         for layer, store in zip(self.layers, cache.layers, strict=True):
             qkv = layer.qkv(layer.norm1(x)).view(b, t, rotated + c.n_kv_heads, c.d_head)
             q, kv = qkv[:, :, : c.n_heads], qkv[:, :, c.n_heads :]

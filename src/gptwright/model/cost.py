@@ -29,8 +29,9 @@ def _vector_params(config: ModelConfig) -> int:
     if c.family == "gpt2":
         norms, biases = 4 * c.d_model, 3 * c.d_model + c.d_model + c.d_ff + c.d_model
         return c.n_layers * (norms + biases) + 2 * c.d_model
-    qk_norms = 2 * c.d_head if c.family == "modern" else 0
-    return c.n_layers * (2 * c.d_model + qk_norms) + c.d_model
+    qk_norms = 2 * c.d_head if c.qk_norm else 0
+    biases = c.d_head * (c.n_heads + 2 * c.n_kv_heads) if c.qkv_bias else 0
+    return c.n_layers * (2 * c.d_model + qk_norms + biases) + c.d_model
 
 
 def forward_flops_per_token(config: ModelConfig, seq_len: int, head: bool = True) -> int:

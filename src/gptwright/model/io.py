@@ -18,6 +18,14 @@ from gptwright.model.hf import SUPPORTED, config_from_hf, config_to_hf, from_hf,
 from gptwright.model.transformer import Transformer
 
 TOKENIZER_FILES = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_PICKLE = "Pickle files can run code when opened; fetch the safetensors version of the model"
+_FIXES = {
+    ".bin": _PICKLE,
+    ".pt": _PICKLE,
+    ".pth": _PICKLE,
+    ".gguf": "Import the GGUF file itself: gptwright import FILE.gguf",
+}
 # <|endoftext|> and <|im_end|>: a document's end and a turn's end both end an answer.
 EOS_TOKEN_IDS = (0, 2)
 
@@ -119,7 +127,7 @@ def read_eos_ids(directory: str | Path) -> list[int]:
 def load_model(
     directory: str | Path, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> Transformer:
-    """Read a Hugging Face directory (Qwen3, Llama or GPT-2; one safetensors file or several with an index).
+    """Read a Hugging Face directory of a known family: one safetensors file or several with an index.
 
     Args:
         directory: the model directory.
@@ -134,36 +142,48 @@ def load_model(
     """
     folder = Path(directory)
     config = read_config(folder)
-    with torch.device("meta"):
-        model = Transformer(config)
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
     with ExitStack() as stack:
         names, read = _open(folder, stack)
+        shapes = expected_shapes(config, len(names), str(folder))
         state = from_hf(config, names, read, shapes, str(folder), dtype)
     if dtype is None:  # a norm in fp32 beside bf16 matrices would not run; the embedding's dtype speaks for all
         state = {name: value.to(state["embedding.weight"].dtype) for name, value in state.items()}
+    with torch.device("meta"):
+        model = Transformer(config)
     model.load_state_dict(state, assign=True)
     return model.to(device).eval()
+
+
+def expected_shapes(config: ModelConfig, tensors: int, where: str) -> dict[str, torch.Size]:
+    """Shape of each of our parameters.
+
+    Args:
+        config: as a file claims it.
+        tensors: how many tensors there really are: a claim of a billion layers is refused before they are built.
+        where: for the message.
+
+    Raises:
+        UserError: there are more layers than tensors.
+    """
+    if config.n_layers > tensors:
+        raise UserError(
+            f"{config.n_layers:,} layers are claimed, but there are only {tensors:,} tensors",
+            where=where,
+            fix="The download is incomplete or the metadata belongs to another model; fetch it again",
+        )
+    with torch.device("meta"):
+        return {name: value.shape for name, value in Transformer(config).state_dict().items()}
 
 
 def _open(folder: Path, stack: ExitStack) -> tuple[list[str], Callable[[str], Tensor]]:
     """Every tensor name of a checkpoint, and a function that reads one."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        files = [single]
-    elif index.is_file():
-        weight_map = read_json(index).get("weight_map", {})
-        files = [folder / Path(name).name for name in sorted(set(weight_map.values()))]
-    else:
-        other = next((f.name for f in sorted(folder.glob("*")) if f.suffix in (".bin", ".pt", ".pth", ".gguf")), None)
-        fix = {
-            None: "Fetch model.safetensors into it",
-            ".gguf": "Import the GGUF file itself: gptwright import FILE.gguf",
-        }.get(
-            other and Path(other).suffix,
-            "Pickle files can run code when opened; fetch the safetensors version of the model",
-        )
-        raise UserError(f"no model.safetensors{f' (only {other})' if other else ''}", where=str(folder), fix=fix)
+    files, wanted = [single], {}
+    if not single.is_file():
+        if not index.is_file():
+            raise _no_weights(folder)
+        wanted = _read_index(index)
+        files = [folder / name for name in sorted(set(wanted.values()))]
     homes: dict[str, Any] = {}
     for file in files:
         if not file.is_file():
@@ -176,8 +196,43 @@ def _open(folder: Path, stack: ExitStack) -> tuple[list[str], Callable[[str], Te
                 where=str(file),
                 fix=f"Fetch it again; supported are {SUPPORTED}",
             ) from error
-        homes.update((name, handle) for name in handle.keys())  # noqa: SIM118 - safe_open is no mapping
-    return list(homes), lambda name: homes[name].get_tensor(name)
+        for name in handle.keys():  # noqa: SIM118 - safe_open is no mapping
+            if wanted.get(name, file.name) == file.name:
+                homes[name] = handle
+
+    def read(name: str) -> Tensor:
+        value: Tensor = homes[name].get_tensor(name)
+        if value.dtype not in _DTYPES:
+            raise UserError(
+                f"tensor {name} is {str(value.dtype).removeprefix('torch.')}: the weights are quantized",
+                where=str(folder),
+                fix="Fetch the model in fp32, fp16 or bf16, or as a GGUF file",
+            )
+        return value
+
+    return list(homes), read
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    """Which shard holds which tensor. Shards are plain names beside the index: anything else could point out of the folder."""
+    data = read_json(index)
+    found = data.get("weight_map") if isinstance(data, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise UserError("has no weight_map", where=str(index), fix="Fetch the index again")
+    for name in found.values():
+        if not isinstance(name, str) or not name.endswith(".safetensors") or set(name) & set("/\\:\0"):
+            raise UserError(
+                f"names {name!r}, which is no safetensors file beside it",
+                where=str(index),
+                fix="Do not trust this download; fetch the model from its own page",
+            )
+    return found
+
+
+def _no_weights(folder: Path) -> UserError:
+    other = next((f.name for f in sorted(folder.glob("*")) if f.suffix in _FIXES), None)
+    fix = _FIXES[Path(other).suffix] if other else "Fetch model.safetensors into it"
+    return UserError(f"no model.safetensors{f' (only {other})' if other else ''}", where=str(folder), fix=fix)
 
 
 def _id_list(value: Any) -> list[int]:

@@ -1,10 +1,12 @@
 """The transformer: ids in, hidden states out, logits on request. One file for every family we train or open.
 
 Legend of shapes: B batch, T time, D d_model, H query heads, K key/value heads, E d_head, F d_ff, V vocabulary.
-Differences between families are four switches: the norm, the positions, the feed-forward part and the norm on queries and keys.
+Differences between families are few switches: the norm, the positions, the feed-forward part; the norm on queries and keys (modern),
+their biases (gpt2, qwen2), a sliding window (mistral).
 
 Source: GPT-2 (Radford et al. 2019); RMSNorm (arXiv 1910.07467); RoPE (2104.09864); SwiGLU (2002.05202); grouped-query
-attention (2305.13245); Qwen3 technical report (2505.09388), whose block `modern` is.
+attention (2305.13245); sliding window (Mistral 7B, 2310.06825, section 2); scaled frequencies (Llama 3, 2407.21783, section 3.4.2,
+constants of its released code); Qwen3 technical report (2505.09388), whose block `modern` is.
 """
 
 import math
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptwright.model.config import ModelConfig
+from gptwright.model.config import ModelConfig, RopeScaling
 from gptwright.model.kernels import Kernels, Linear
 
 
@@ -48,11 +50,10 @@ class Attention(nn.Module):
         self.config, self.layer = config, layer
         gpt2 = config.family == "gpt2"
         q_width, kv_width = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-        self.qkv = nn.Linear(config.d_model, q_width + 2 * kv_width, bias=gpt2)
+        self.qkv = nn.Linear(config.d_model, q_width + 2 * kv_width, bias=config.qkv_bias)
         self.out = nn.Linear(q_width, config.d_model, bias=gpt2)
-        qk_norm = config.family == "modern"
-        self.q_norm = RMSNorm(config.d_head, config.norm_eps) if qk_norm else None
-        self.k_norm = RMSNorm(config.d_head, config.norm_eps) if qk_norm else None
+        self.q_norm = RMSNorm(config.d_head, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.d_head, config.norm_eps) if config.qk_norm else None
 
     def train_forward(self, x_btd: Tensor, angles_te: Tensor | None, kernels: Kernels) -> Tensor:
         """The same by training's kernels: positions 0 .. T-1, no cache."""
@@ -75,6 +76,9 @@ class Attention(nn.Module):
         mask = None
         if cache is not None:
             k, v, mask = cache.update(self.layer, k, v)
+        if c.window is not None and k.shape[2] > c.window:
+            near = window_mask(t, k.shape[2], c.window, x_btd.device)
+            mask = near if mask is None else mask & near
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=c.n_heads != c.n_kv_heads
         )
@@ -170,16 +174,20 @@ class Transformer(nn.Module):
             Hidden states (B, T, D) in the weights' dtype.
         """
         kernels = self.kernels
-        if kernels is not None and cache is None and positions_bt is None and kernels.fits(self.embedding.weight):
+        plain = (
+            cache is None and positions_bt is None and ids_bt.shape[1] <= (self.config.window or self.config.seq_len)
+        )
+        if kernels is not None and plain and kernels.fits(self.embedding.weight):
             return self._train_forward(ids_bt, kernels)
         if positions_bt is None:
             positions_bt = torch.arange(ids_bt.shape[1], device=ids_bt.device)[None]
+        c = self.config
         x = self.embedding(ids_bt)
         rope = None
         if self.positions is not None:
             x = x + self.positions(positions_bt)
         else:
-            rope = rope_tables(positions_bt, self.config.d_head, self.config.rope_theta, x.dtype)
+            rope = rope_tables(positions_bt, c.d_head, c.rope_theta, x.dtype, c.rope_scaling)
         for block in self.blocks:
             x = block(x, rope, cache)
         hidden: Tensor = self.norm(x)
@@ -191,8 +199,9 @@ class Transformer(nn.Module):
         if self.positions is not None:
             x = x + self.positions.weight[:t]
         else:
-            cos, sin = rope_tables(torch.arange(t)[None], self.config.d_head, self.config.rope_theta, torch.float32)
-            half = self.config.d_head // 2
+            c = self.config
+            cos, sin = rope_tables(torch.arange(t)[None], c.d_head, c.rope_theta, torch.float32, c.rope_scaling)
+            half = c.d_head // 2
             angles_te = torch.cat([cos[0, :, 0, :half], sin[0, :, 0, :half]], dim=-1).contiguous()
         delta = None
         for block in self.blocks:
@@ -251,13 +260,37 @@ def add_norm(norm: nn.Module, x_btd: Tensor, delta_btd: Tensor | None, kernels: 
     return x_btd, norm(x_btd)
 
 
-def rope_tables(positions_bt: Tensor, d_head: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rope_tables(
+    positions_bt: Tensor, d_head: int, theta: float, dtype: torch.dtype, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine (B, T, 1, E) of the rotary angles, computed in fp32 and then cast."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     frequencies = theta ** (-torch.arange(0, d_head, 2, device=positions_bt.device, dtype=wide) / d_head)
+    if scaling is not None:
+        frequencies = frequencies / rope_divisors(frequencies, scaling)
     angles = positions_bt.to(wide)[..., None] * frequencies
     angles = torch.cat([angles, angles], dim=-1)[:, :, None, :]
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rope_divisors(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """What each rotary frequency (E/2,) is divided by.
+
+    llama3 counts a frequency's turns within the first context: many turns tell near positions apart and stay (1), few are stretched
+    (factor), and between the two bounds the frequency itself, not the divisor, is blended.
+    """
+    if scaling.kind == "linear":
+        return torch.full_like(frequencies, scaling.factor)
+    turns = scaling.original_seq_len * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return 1 / (kept + (1 - kept) / scaling.factor)
+
+
+def window_mask(t: int, s: int, window: int, device: torch.device) -> Tensor:
+    """(1, 1, T, S), true where the last T of S positions see a key: not after them, and less than ``window`` before."""
+    distance = torch.arange(s - t, s, device=device)[:, None] - torch.arange(s, device=device)[None]
+    return ((distance >= 0) & (distance < window))[None, None]
 
 
 def rotate(x_bthe: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

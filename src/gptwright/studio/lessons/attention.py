@@ -135,7 +135,8 @@ def attention_maps(model: "Transformer", ids: "list[int]") -> "tuple[list[Tensor
         if model.positions is not None:
             x = x + model.positions(positions)
         else:
-            rope = rope_tables(positions, model.config.d_head, model.config.rope_theta, x.dtype)
+            c = model.config
+            rope = rope_tables(positions, c.d_head, c.rope_theta, x.dtype, c.rope_scaling)
         for block in model.blocks:
             normed = block.norm1(x)  # type: ignore[operator]
             weights, output = recompute(block.attention, normed, rope)  # type: ignore[arg-type]
