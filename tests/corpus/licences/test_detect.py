@@ -40,6 +40,7 @@ GPL_NOTICE = """/*
         ("# Use of this source code is governed by a BSD-style license\n", None, False),
         ("This text is available under https://creativecommons.org/licenses/by-sa/3.0/", "CC-BY-SA-3.0", False),
         ("import os\n# nothing said\n", None, False),
+        ("\"\"\"Tells licences.\"\"\"\n\nimport re\nX = 'This is free and unencumbered software released into the public domain'\n", None, False),
     ],
 )  # fmt: skip
 def test_header_licence_of_a_files_beginning_then_what_it_says(head: str, spdx: str | None, sure: bool) -> None:
@@ -58,6 +59,12 @@ def test_copyright_lines_then_names_and_not_the_licences_own_words() -> None:
     text = "# Copyright (c) 2020-2024 Ada Writer. All rights reserved.\n# Copyright: Bo\n"
     text += "# The above copyright notice shall\n# copyright holders be liable\n"
     assert copyright_lines(text) == "2020-2024 Ada Writer; Bo"
+    assert (
+        copyright_lines(
+            "  (c) You must retain, in the Source form\n  (c) 2021 Cy\n   Copyright [yyyy] [name of owner]\n"
+        )
+        == "2021 Cy"
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,12 @@ import pytest
 import sqlalchemy as sa
 
 from gptwright.core.errors import UserError
-from gptwright.corpus.config import SourceConfig
+from gptwright.core.ledger import Ledger
+from gptwright.corpus.build import build_corpus
+from gptwright.corpus.config import CorpusConfig, SourceConfig
+from gptwright.corpus.reading import documents
 from gptwright.corpus.sources.base import Listing
-from gptwright.corpus.sources.kinds import list_source, request_for
+from gptwright.corpus.sources.kinds import gather_sources, list_source, request_for
 from gptwright.corpus.sources.sql import KEY_METADATA, check_query, gather, parse
 
 
@@ -263,3 +266,13 @@ def test_gather_on_postgresql_then_types_become_text_and_the_transaction_reads_o
     assert "wrong-one-88" not in str(caught.value)
     assert not any(b"open-sesame-77" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     engine.dispose()
+
+
+def test_build_from_a_query_then_rows_are_named_by_their_key(database: Path, tmp_path: Path) -> None:
+    uri = "sql:sqlite:///notes.db#SELECT id, body || ' and some more words about it, so that it is text' AS text FROM note WHERE id <> 3"
+    config = CorpusConfig(sources={"db": SourceConfig(uri=uri)}, recipe="none")
+    assert list(gather_sources(config, tmp_path, again=False)) == ["db"]
+    with Ledger.open(tmp_path / "work" / "ledger.sqlite") as ledger:
+        build_corpus(config, root=tmp_path, out=tmp_path / "work" / "corpus", ledger=ledger)
+    places = {document.locator for document in documents(tmp_path / "work" / "corpus")}
+    assert places == {f"rows-00000.parquet#key={number}" for number in range(1, 11) if number != 3}

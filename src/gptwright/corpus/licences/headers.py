@@ -16,6 +16,12 @@ _COPYRIGHT = re.compile(
     r"^[^\w\n©]{0,40}(?:(?:rem|dnl)\s)?(?:SPDX-FileCopyrightText:|(?:portions )?copyright(?:\s*(?:\(c\)|©|&copy;))?:?|©|\(c\))[ \t]*([^\n]{3,200})",
     re.IGNORECASE | re.MULTILINE,
 )
+# A notice about the file itself stands before its first line of code; what comes later may be a text that the code is about.
+_CODE = re.compile(
+    r"^(?:import |from \S+ import|#include|package |def |class |function |const |var |let |using |module |fn |pub |use |namespace |public |static |"
+    r"@|\w+ = |\w+\(|<html|<body)",
+    re.MULTILINE,
+)
 _LEADERS = re.compile(r"\n[^\w\n]{1,12}")
 _GNU = re.compile(
     r"GNU (?P<kind>Affero|Lesser|Library)? ?General Public Licen[sc]e,?(?: \([A-Z]+\))?(?: as)? published by the Free Software Foundation[,;:]?"
@@ -60,6 +66,8 @@ def header_licence(text: str) -> Licence | None:
         unique = list(dict.fromkeys(tags))
         identity = unique[0] if len(unique) == 1 else normalise(" AND ".join(f"({tag})" for tag in unique))
         return Licence(identity, "spdx-header", 1.0, "SPDX-License-Identifier in the file", attribution)
+    if code := _CODE.search(head):
+        head = head[: code.start()]
     flat = " ".join(_LEADERS.sub(" ", head).split())
     if found := _gnu(flat):
         return Licence(found, "spdx-header", 0.95, "the notice at the head of the file", attribution)
@@ -105,10 +113,10 @@ def copyright_lines(text: str, most: int = 3) -> str | None:
     for match in _COPYRIGHT.finditer(text[:HEAD_CHARS]):
         line = re.sub(r"\s*(?:\*/|-->|\*\)).*$", "", match[1]).strip(" .*#/-\t\r")
         line = re.sub(r"[.,;]?\s*all rights reserved\.?.*$", "", line, flags=re.IGNORECASE).strip()
-        # "copyright notice", "copyright holder ...": the licence's own words, not a name
-        if re.match(r"\(?c?\)? ?\d{4}|©", line) or (
-            line[:1].isupper() and not re.match(r"(?:Licen[sc]e|Notice|Holders?)\b", line)
-        ):
+        dated = re.match(r"(?:\(c\)|©)? ?\d{4}", line, re.IGNORECASE) is not None
+        # "copyright notice", "copyright holder ...": the licence's own words, not a name; "(c) You must": the third point of a list
+        named = line[:1].isupper() and not re.match(r"(?:Licen[sc]e|Notice|Holders?|Owners?)\b", line)
+        if dated or (named and not match[0].lstrip(" \t#*/;-").startswith("(")):
             found.setdefault(" ".join(line.split()))
             if len(found) >= most:
                 break

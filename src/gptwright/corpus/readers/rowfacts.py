@@ -17,7 +17,9 @@ def row_facts(row: Any) -> Facts | None:
     lower = {str(key).lower(): value for key, value in row.items()}
     inner = lower.get("metadata")
     if isinstance(inner, dict):
-        lower = {str(key).lower(): value for key, value in inner.items()} | {k: v for k, v in lower.items() if v is not None}
+        lower = {str(key).lower(): value for key, value in inner.items()} | {
+            k: v for k, v in lower.items() if v is not None
+        }
     from gptwright.corpus.licences.names import normalise
     from gptwright.corpus.sources.page import parse_date
 
@@ -30,7 +32,7 @@ def row_facts(row: Any) -> Facts | None:
         license_id=licence,
         license_source="row" if licence else "none",
         license_conf=_CONF if licence else 0.0,
-        attribution=_text(lower, ("author",)),
+        attribution=_text(lower, ("attribution", "author")),
     )
     return facts if facts != Facts() else None
 
@@ -45,4 +47,6 @@ def _plain(value: Any) -> Any:
 
 
 def _text(lower: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    return next((lower[key].strip()[:500] for key in keys if isinstance(lower.get(key), str) and lower[key].strip()), None)
+    return next(
+        (lower[key].strip()[:500] for key in keys if isinstance(lower.get(key), str) and lower[key].strip()), None
+    )

@@ -4,7 +4,9 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import IO, Any
+from urllib.parse import quote
 
 from gptwright.corpus import text as t
 from gptwright.corpus.readers.base import Reading, Record, Skip
@@ -22,13 +24,16 @@ from gptwright.corpus.shapes import (
     records,
 )
 
+KEY_METADATA = (
+    b"gptwright.key"  # in a parquet file's schema: the column whose values name its rows, as a query's key does
+)
 MOST_WHOLE = 32 << 20  # characters of a JSON file that is read whole; a list may be of any length
 MOST_YAML = 8 << 20  # characters of a YAML file; its parser needs fifty times as much memory
 _DEPTH = 200
 _BETWEEN = re.compile(r"[\s,]*")
 _BRACKET = re.compile(r"[\[\]{}]")
-_MANY_MARKS = re.compile(r"^[ ]*(?:[-?:] ){%d}" % _DEPTH, re.MULTILINE)
-_MANY_SPACES = re.compile(r"^ {%d,}[^ \n]" % (2 * _DEPTH), re.MULTILINE)
+_MANY_MARKS = re.compile(rf"^[ ]*(?:[-?:] ){{{_DEPTH}}}", re.MULTILINE)
+_MANY_SPACES = re.compile(rf"^ {{{2 * _DEPTH},}}[^ \n]", re.MULTILINE)
 
 
 def read_jsonl(blob: Blob, reading: Reading) -> Iterator[Record]:
@@ -106,7 +111,9 @@ def read_yaml(blob: Blob, reading: Reading) -> Iterator[Record]:
     with t.open_text(blob, reading.charset_found) as file:
         text = file.read(MOST_YAML + 1)
     if len(text) > MOST_YAML:
-        raise Skip(f"larger than {MOST_YAML >> 20} M characters, too much for one YAML file. Write JSONL, one object a line")
+        raise Skip(
+            f"larger than {MOST_YAML >> 20} M characters, too much for one YAML file. Write JSONL, one object a line"
+        )
     if _nests_deeply(text):
         raise t.NotText(f"nested more than {_DEPTH} levels deep, as no honest YAML is")
     try:
@@ -191,13 +198,28 @@ def read_parquet(blob: Blob, reading: Reading) -> Iterator[Record]:
         with blob.seekable() as stream, pq.ParquetFile(stream) as file:
             names = file.schema_arrow.names
             check_columns(names)
+            key = ((file.schema_arrow.metadata or {}).get(KEY_METADATA) or b"").decode("utf-8", "replace")
             number = 0
-            for batch in file.iter_batches(batch_size=256, columns=[name for name in names if is_of_use(name)]):
+            seen: set[int] = set()
+            for batch in file.iter_batches(
+                batch_size=256, columns=[name for name in names if name == key or is_of_use(name)]
+            ):
                 for row in batch.to_pylist():
                     number += 1
-                    yield from _record(row, f"row={number}", reading)
+                    yield from _record(row, _row_place(row.get(key) if key else None, number, seen), reading)
     except (pa.ArrowException, OSError) as error:
         raise t.NotText(f"not a readable parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _row_place(key: Any, number: int, seen: set[int]) -> str:
+    """A row by its key, when it has one that no row before it had; else by its number."""
+    if key is None or key == "":
+        return f"row={number}"
+    short = int.from_bytes(blake2b(str(key).encode("utf-8", "replace"), digest_size=8).digest(), "big")
+    if short in seen:
+        return f"row={number}"
+    seen.add(short)
+    return f"key={quote(str(key), safe='/:@ ')}"
 
 
 def _record(value: Any, suffix: str, reading: Reading, line: int | None = None) -> Iterator[Record]:
@@ -210,4 +232,6 @@ def _record(value: Any, suffix: str, reading: Reading, line: int | None = None) 
         messages = [{"role": m["role"], "content": t.normalise(m["content"])} for m in found.messages]
         yield Record(suffix, messages=[m for m in messages if m["content"]], line=line, facts=row_facts(value))
     else:
-        yield Record(suffix, t.normalise(found.text), None, found.title, found.url, found.lang, 1, line, row_facts(value))
+        yield Record(
+            suffix, t.normalise(found.text), None, found.title, found.url, found.lang, 1, line, row_facts(value)
+        )
