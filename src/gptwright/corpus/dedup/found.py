@@ -25,6 +25,7 @@ from gptwright.corpus.dedup.words import Array
 
 SAME_TEXT, SAME_WORDS, NEAR = (METHODS.index(name) for name in ("same text", "same words", "near"))
 ROUNDS = 4  # of naming texts to compare with in large buckets; the first two find nearly all
+MAPPED_ROWS = 1 << 24
 _LEAST_LAST = np.uint64(1) << np.uint64(63)
 
 
@@ -76,18 +77,29 @@ def resolve(found: Found, alive: Bools, heldout: Bools, priority: Priority | Non
         keeper_of_group = chooser.equal()
         extra = np.zeros(0, EVIDENCE)
         for _ in range(ROUNDS):
-            kept_of = np.full(rows, -1, np.int64)
-            near, containment = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
+            kept_of = _column(work / "kept", rows, "<i8")
+            kept_of[:] = -1
+            near, containment = _column(work / "near", rows, "<f4"), _column(work / "held", rows, "<f4")
             walk(chooser.edges(keeper_of_group, extra), work / "edges", kept_of, near, containment)
             todo = chooser.unmet(keeper_of_group, kept_of, extra) if not found.whole else np.zeros(0, PAIR)
             if not len(todo):
                 break
             extra = np.concatenate([extra, chooser.compare(todo)])
-        method = np.where(kept_of >= 0, np.uint8(NEAR), np.uint8(0))
+        method = _column(work / "method", rows, "|u1")
+        for first in range(0, rows, CHUNK_RECORDS):
+            method[first : first + CHUNK_RECORDS] = NEAR * (kept_of[first : first + CHUNK_RECORDS] >= 0)
         chooser.follow(keeper_of_group, kept_of, method, near, containment)
         return Copies(kept_of, method, near, containment, found.config.jaccard)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _column(path: Path, rows: int, kind: str) -> Array:
+    """Zeros for all rows: in memory, or for very many as a memory map of a file that its user outlives."""
+    if rows <= MAPPED_ROWS:
+        return np.zeros(rows, kind)
+    path.unlink(missing_ok=True)  # a former round's stays as it was for those who hold it
+    return np.memmap(path, kind, "w+", shape=(rows,))
 
 
 def order_keys(rows: Array, heldout: Bools | None, priority: Priority | None) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from gptwright.corpus.dedup.store import CHUNK_RECORDS, PARTITION_RECORDS, Spill, chunks
+from gptwright.corpus.dedup.store import CHUNK_RECORDS, MOST_BITS, PARTITION_RECORDS, Spill, chunks
 from gptwright.corpus.dedup.words import LONGS, Array
 
 # Of two texts the one that comes first by (first, second, row) may keep the other from being kept.
@@ -59,12 +59,15 @@ def walk(edges: Iterator[Array], folder: Path, kept_of: Array, jaccard: Array, c
         _walk_sorted(spill.read(0), kept_of, jaccard, containment)
         spill.drop(0)
         return total
-    first, second = _splitters(spill.path(0), total)
-    with Spill(folder / "sorted", EDGE, len(first) + 1) as parts:
+    cuts = _splitters(spill.path(0), total)
+    with Spill(folder / "sorted", EDGE, len(cuts) + 1) as parts:
         for chunk in chunks(spill.path(0), EDGE, CHUNK_RECORDS):
             where = np.zeros(len(chunk), np.int64)
-            for f, s in zip(first, second, strict=True):
-                where += (chunk["first"] > f) | ((chunk["first"] == f) & (chunk["second"] >= s))
+            for cut in cuts:
+                beyond = chunk["row"] >= cut["row"]
+                for name in ("second", "first"):
+                    beyond = (chunk[name] > cut[name]) | ((chunk[name] == cut[name]) & beyond)
+                where += beyond
             parts.add(chunk, where)
     spill.drop(0)
     for p in range(parts.parts):
@@ -80,11 +83,10 @@ def _walk_sorted(edges: Array, kept_of: Array, jaccard: Array, containment: Arra
     _walk(*columns, kept_of, jaccard, containment)
 
 
-def _splitters(path: Path, total: int) -> tuple[Array, Array]:
-    """Priorities that cut the edges into pieces of about equal size: every so manieth of a sample that is taken evenly."""
+def _splitters(path: Path, total: int) -> Array:
+    """Edges whose priorities cut all edges into pieces of about equal size: every so manieth of a sample that is taken evenly."""
     step = max(1, total // SAMPLE)
     sample = np.concatenate([chunk[::step] for chunk in chunks(path, EDGE, step * max(1, CHUNK_RECORDS // step))])
-    order = np.lexsort((sample["second"], sample["first"]))
-    parts = total // (PARTITION_RECORDS // 2) + 1
-    cut = sample[order][np.linspace(0, len(sample), parts + 1).astype(np.int64)[1:-1]]
-    return cut["first"], cut["second"]
+    order = np.lexsort((sample["row"], sample["second"], sample["first"]))
+    parts = min(total // (PARTITION_RECORDS // 2) + 1, 1 << MOST_BITS)
+    return sample[order][np.linspace(0, len(sample), parts + 1).astype(np.int64)[1:-1]]
