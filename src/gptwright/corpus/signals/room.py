@@ -1,0 +1,123 @@
+"""Working memory of the kernels: one set of arrays for any number of documents, sized by the longest of them."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import carray
+
+from gptwright.corpus.signals import chars, exceptions
+from gptwright.corpus.signals.jit import part, pointer
+from gptwright.corpus.signals.runs import MOST_RUNS
+
+I4 = npt.NDArray[np.int32]
+I8 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint64]
+
+
+class Room(NamedTuple):
+    """What the kernels read and write; a *run* is what stands between white space, a *line* what stands between line ends.
+
+    Tables are open addressing with stamps: entries of an earlier use count as empty, so nothing is ever cleared.
+    """
+
+    flags: npt.NDArray[np.uint32]  # by code point
+    lower: I4
+    classes: npt.NDArray[np.uint8]
+    keys: U8  # exceptions.table()
+    values: I8
+    cp: I4  # code points of the document, then copies of lines without citations
+    fl: npt.NDArray[np.uint32]
+    wb: npt.NDArray[np.uint8]
+    starts: I8
+    text: I4  # code points of the runs that are known, their properties and classes
+    text_fl: npt.NDArray[np.uint32]
+    text_wb: npt.NDArray[np.uint8]
+    # runs as they come: start, end, id, first spaCy word, first Unicode word, phrases found at it
+    run: I4  # (6, n)
+    # known runs: start, end, marks, how often they come here, first word in the pool, number of words, the same for Unicode words
+    kind: I4  # (8, n)
+    pool: I4  # (2, n) word ids of known runs
+    stream: I4  # (2, n) word ids as they come: spaCy, Unicode
+    word: I4  # (4, n) known spaCy words: start, end, marks, how often
+    uni: I4  # (4, n) known Unicode words
+    touched: I4  # (3, n) ids of the document's runs, spaCy words, Unicode words, each once
+    line: I4  # (4, n) lines at "\n": start, end, and the same stripped
+    page: I4  # (3, n) lines of str.splitlines: start, end, which rules remove it (bit 0 C4, 1 datatrove, 2 FineWeb)
+    drop: npt.NDArray[np.uint8]  # (n,) lines at "\n" that RefinedWeb's rules remove
+    para: I4  # (2, n) paragraphs: start, end
+    list: I4  # (6, n) for n-grams and repeated lines
+    size: I8  # (n,) characters before each word
+    runs: U8  # (m, 2) tables: key, stamp and id
+    words: U8
+    unis: U8
+    others: U8
+    stamp: I8  # (1,)
+
+
+def make_room(most_bytes: int) -> Room:
+    """Memory for documents of at most so many UTF-8 bytes. What a document does not need is never touched."""
+    n = most_bytes + 16
+    known = MOST_RUNS + n
+    text = 16 * MOST_RUNS + 2 * n
+    cells = 1 << (2 * known).bit_length()
+
+    def ints(rows: int, columns: int) -> I4:
+        return np.empty((rows, columns), np.int32)
+
+    def cells_of() -> U8:
+        return np.zeros((cells, 2), np.uint64)
+
+    keys, values = exceptions.table()
+    return Room(
+        flags=chars.flags(), lower=chars.lower(), classes=chars.word_classes(), keys=keys, values=values,
+        cp=np.empty(2 * n, np.int32), fl=np.empty(2 * n, np.uint32), wb=np.empty(2 * n, np.uint8), starts=np.empty(n + 8, np.int64),
+        text=np.empty(text, np.int32), text_fl=np.empty(text, np.uint32), text_wb=np.empty(text, np.uint8),
+        run=ints(6, n), kind=ints(8, known), pool=ints(2, text), stream=ints(2, n), word=ints(4, text), uni=ints(4, text), touched=ints(3, n),
+        line=ints(4, n), page=ints(3, n), drop=np.empty(n, np.uint8), para=ints(2, n // 2 + 16), list=ints(6, n), size=np.empty(n, np.int64),
+        runs=cells_of(), words=cells_of(), unis=cells_of(), others=cells_of(), stamp=np.zeros(1, np.int64),
+    )  # fmt: skip
+
+
+def addresses(room: Room) -> I8:
+    """Where each array is, with its rows and columns, for ``room_at``: (fields, 3)."""
+    return np.array([(a.ctypes.data, a.shape[0], a.shape[-1]) for a in room], np.int64)
+
+
+@part
+def room_at(at):
+    """The room whose arrays stand at these addresses."""
+    return Room(
+        carray(pointer(at[0, 0]), at[0, 1], np.uint32),  # flags
+        carray(pointer(at[1, 0]), at[1, 1], np.int32),  # lower
+        carray(pointer(at[2, 0]), at[2, 1], np.uint8),  # classes
+        carray(pointer(at[3, 0]), at[3, 1], np.uint64),  # keys
+        carray(pointer(at[4, 0]), at[4, 1], np.int64),  # values
+        carray(pointer(at[5, 0]), at[5, 1], np.int32),  # cp
+        carray(pointer(at[6, 0]), at[6, 1], np.uint32),  # fl
+        carray(pointer(at[7, 0]), at[7, 1], np.uint8),  # wb
+        carray(pointer(at[8, 0]), at[8, 1], np.int64),  # starts
+        carray(pointer(at[9, 0]), at[9, 1], np.int32),  # text
+        carray(pointer(at[10, 0]), at[10, 1], np.uint32),  # text_fl
+        carray(pointer(at[11, 0]), at[11, 1], np.uint8),  # text_wb
+        carray(pointer(at[12, 0]), (at[12, 1], at[12, 2]), np.int32),  # run
+        carray(pointer(at[13, 0]), (at[13, 1], at[13, 2]), np.int32),  # kind
+        carray(pointer(at[14, 0]), (at[14, 1], at[14, 2]), np.int32),  # pool
+        carray(pointer(at[15, 0]), (at[15, 1], at[15, 2]), np.int32),  # stream
+        carray(pointer(at[16, 0]), (at[16, 1], at[16, 2]), np.int32),  # word
+        carray(pointer(at[17, 0]), (at[17, 1], at[17, 2]), np.int32),  # uni
+        carray(pointer(at[18, 0]), (at[18, 1], at[18, 2]), np.int32),  # touched
+        carray(pointer(at[19, 0]), (at[19, 1], at[19, 2]), np.int32),  # line
+        carray(pointer(at[20, 0]), (at[20, 1], at[20, 2]), np.int32),  # page
+        carray(pointer(at[21, 0]), at[21, 1], np.uint8),  # drop
+        carray(pointer(at[22, 0]), (at[22, 1], at[22, 2]), np.int32),  # para
+        carray(pointer(at[23, 0]), (at[23, 1], at[23, 2]), np.int32),  # list
+        carray(pointer(at[24, 0]), at[24, 1], np.int64),  # size
+        carray(pointer(at[25, 0]), (at[25, 1], at[25, 2]), np.uint64),  # runs
+        carray(pointer(at[26, 0]), (at[26, 1], at[26, 2]), np.uint64),  # words
+        carray(pointer(at[27, 0]), (at[27, 1], at[27, 2]), np.uint64),  # unis
+        carray(pointer(at[28, 0]), (at[28, 1], at[28, 2]), np.uint64),  # others
+        carray(pointer(at[29, 0]), at[29, 1], np.int64),  # stamp
+    )
