@@ -4,6 +4,7 @@ Groups of equal texts do not depend on what a recipe keeps, so they are found on
 and is worked out anew from the stored groups whenever a recipe changes.
 """
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ import pyarrow as pa
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
 METHODS = ("", "same text", "same words", "near")  # codes of Copies.method; "near" is verified on the text
-PARTITION_ROWS = 2_000_000  # 24 bytes each while a partition is sorted
+PARTITION_ROWS = 1 << 19  # about 100 bytes each while a partition is sorted
+MEMBERS = 1 << 19  # of groups, looked at together
+MOST_PARTITIONS = 512  # files that are open together
 _RECORD = np.dtype([("id", "V16"), ("row", "<i8")])
 
 
@@ -83,7 +86,7 @@ class ExactCopies:
         start = 0
         with open(work / "groups.rows", "wb") as out, open(work / "groups.starts", "wb") as places:
             places.write(np.zeros(1, "<i8").tobytes())
-            for records in _partitions(ids, work, min(parts, 1 << 12), partition_rows):
+            for records in _partitions(ids, work, min(parts, MOST_PARTITIONS), partition_rows):
                 members, starts = _groups(records)
                 out.write(members.tobytes())
                 places.write((starts + start).astype("<i8").tobytes())
@@ -98,9 +101,12 @@ class ExactCopies:
     def resolve(self, alive: Bools, heldout: Bools) -> Copies:
         """The kept one of each group: held out before trained on, then the first. See Duplicates."""
         kept_of = np.full(len(alive), -1, np.int64)
-        step = 1 << 18  # groups at a time
-        for first in range(0, len(self.starts) - 1, step):
-            starts = np.asarray(self.starts[first : first + step + 1])
+        first = 0
+        while first < len(self.starts) - 1:
+            end = self.starts[first] + MEMBERS
+            last = max(first + 1, int(np.searchsorted(self.starts, end, "right")) - 1)
+            starts = np.asarray(self.starts[first : last + 1])
+            first = last
             rows = np.asarray(self.rows[starts[0] : starts[-1]])
             group = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
             here = alive[rows]
@@ -110,12 +116,21 @@ class ExactCopies:
             keeper = best[group] % len(alive) if len(alive) else best[group]
             copy = keeper != rows
             kept_of[rows[copy]] = keeper[copy]
+            let_go(self.rows)
+            let_go(self.starts)
         return Copies(kept_of)
 
 
-def mapped(path: Path, kind: str) -> Array:
+def mapped(path: Path, kind: npt.DTypeLike) -> Array:
     """A file of numbers as a read-only memory map; an empty file, which cannot be mapped, as an empty array."""
     return np.memmap(path, kind, "r") if path.stat().st_size else np.zeros(0, kind)
+
+
+def let_go(array: Array) -> None:
+    """Give back the pages of a memory map that were read so far; they are read again when they are needed."""
+    base = getattr(array, "_mmap", None)
+    if base is not None and hasattr(base, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _partitions(ids: Array, work: Path, parts: int, step: int) -> Iterator[Array]:
@@ -137,6 +152,7 @@ def _partitions(ids: Array, work: Path, parts: int, step: int) -> Iterator[Array
             bounds = np.searchsorted(place[order], np.arange(parts + 1))
             for p, file in enumerate(files):
                 file.write(records[order[bounds[p] : bounds[p + 1]]].tobytes())
+            let_go(ids)
     finally:
         for file in files:
             file.close()

@@ -76,7 +76,11 @@ def why_document(corpus_dir: Path, found: Found) -> list[str]:
         f"  licence: {row['license_id'] or 'none known'} ({row['license_source']}, confidence {row['license_conf']:.1f})"
         + (f", {row['attribution']}" if row["attribution"] else ""),
     ]
-    personal = {key.removeprefix("pii_").upper(): n for key, n in numbers.items() if key.startswith("pii_") and n}
+    personal = {
+        key.removeprefix("pii_").upper(): n
+        for key, n in numbers.items()
+        if key.startswith("pii_") and key != "pii_drop" and n
+    }
     if personal:
         counted = ", ".join(f"{count} {kind}" for kind, count in personal.items())
         lines.append(f"  personal data found: {counted} (policy: {row['pii_policy']})")

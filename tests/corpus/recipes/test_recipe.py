@@ -1,11 +1,16 @@
 """Recipes as data: presets, own files, languages, and errors that name the file, the key and the nearest right name."""
 
+import tomllib
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from gptwright.core.errors import UserError
-from gptwright.corpus.recipes import Recipe, presets, rule_sets
+from gptwright.corpus.recipes import Recipe, evaluate, presets, rule_sets
+from gptwright.corpus.signals import SCHEMA
 
 
 def own(folder: Path, text: str) -> Recipe:
@@ -116,3 +121,37 @@ def test_recipe_when_changed_then_only_what_can_change_a_decision_changes_its_ha
     assert [rule.id for rule in recipe.changed({"text.too_short": None}).rules][1] == "text.few_letters"
     with pytest.raises(UserError, match="Did you mean 'text.too_short'"):
         recipe.changed({"text.too_shrt": 1})
+
+
+def test_languages_when_their_files_are_read_then_every_rule_they_speak_of_exists() -> None:
+    known = {rule.id for rules in rule_sets().values() for rule in rules}
+    files = sorted(resources.files("gptwright.corpus.recipes").joinpath("languages").iterdir(), key=str)
+    assert {path.name for path in files} >= {"de.toml", "fr.toml", "es.toml", "ru.toml"}
+    for path in files:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        assert set(data) == {"source", "off", "thresholds"}
+        assert {*data["off"], *data["thresholds"]} <= known, path.name
+        assert not set(data["off"]) & set(data["thresholds"])
+
+
+def test_languages_when_a_text_is_german_then_fineweb_2_s_numbers_hold_and_english_ones_do_not() -> None:
+    recipe = Recipe.load("fineweb")
+    rows = {"lang": ["de", "en", "fi", None], "mean_word_length@datatrove": [12.0] * 4, "stop_words@datatrove": [0] * 4}
+    rows |= {"short_lines@datatrove": [0.9] * 4, "char_dup@datatrove": [0.05] * 4}
+    signals = pa.table(rows)
+    some = replace(recipe, rules=tuple(rule for rule in recipe.rules if rule.signal in signals.column_names))
+    failed = {outcome.rule.id: outcome.failed.tolist() for outcome in evaluate(some, signals)}
+    assert failed == {
+        "gopher_quality.min_mean_word_length@datatrove": [False] * 4,
+        "gopher_quality.max_mean_word_length@datatrove": [False, True, True, True],  # 15 in German, else 10
+        "gopher_quality.stop_words@datatrove": [False, True, False, False],  # English words are looked for in English
+        "fineweb.short_lines@datatrove": [False, True, True, True],  # not asked of German
+        "fineweb.char_dup@datatrove": [False, True, True, True],  # 0.1 in German, else 0.01
+    }
+
+
+def test_presets_when_loaded_then_every_signal_they_ask_for_is_measured() -> None:
+    beside = {"n_turns"}  # of conversations, measured where they are read
+    for name in presets():
+        for rule in Recipe.load(name).document_rules:
+            assert rule.signal in {*SCHEMA.names, *beside}, rule.id

@@ -36,6 +36,7 @@ from gptwright.core.errors import UserError
 from gptwright.core.hashing import b2_json
 from gptwright.corpus.recipes.rule import Rule, read_toml, rule_of, rule_sets, set_of, unknown
 
+_LANGUAGE_KEYS = ("source", "off", "thresholds")
 _KEYS = ("description", "extends", "rules", "off", "languages", "thresholds", "language", "licenses", "rule")
 
 
@@ -240,6 +241,9 @@ def _rules(data: Mapping[str, Any], base: Recipe, where: str) -> tuple[Rule, ...
 def _language(file: Mapping[str, Any], rules: Iterable[Rule], where: str, strict: bool) -> dict[str, float | None]:
     """Thresholds of one language. Files that come with gptwright speak of more rules than one recipe has."""
     rules = tuple(rules)
+    for key in file:
+        if key not in _LANGUAGE_KEYS:
+            raise unknown("key", key, _LANGUAGE_KEYS, where)
     changes: dict[str, float | None] = {}
     asked = [*((name, None) for name in _texts(file, "off", where)), *_table(file, "thresholds", where).items()]
     for name, value in asked:

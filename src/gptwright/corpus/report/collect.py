@@ -15,7 +15,7 @@ from gptwright.core.errors import UserError
 from gptwright.core.files import read_json
 from gptwright.corpus import tables
 from gptwright.corpus.decide import STATE
-from gptwright.corpus.evidence import CONTAMINATED, EXACT, NEAR
+from gptwright.corpus.evidence import DESCRIPTIONS
 from gptwright.corpus.privacy import mask_pii
 from gptwright.corpus.reading import at_rows, manifest
 from gptwright.corpus.recipes import Recipe, Rule, evaluate
@@ -291,6 +291,5 @@ def total(facts: Facts, key: str, rule: str | None = None) -> int:
 
 def rules_in_order(facts: Facts) -> list[str]:
     """Every rule that could have dropped something and did, in the order they are asked."""
-    order = [rule.id for rule in facts.recipe.document_rules]
-    order += ["privacy.drop", "license.not_allowed", CONTAMINATED, EXACT, NEAR]
+    order = [rule.id for rule in facts.recipe.document_rules] + list(DESCRIPTIONS)
     return [rule for rule in dict.fromkeys(order) if total(facts, "failed", rule)]
