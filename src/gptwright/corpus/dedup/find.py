@@ -12,6 +12,7 @@ from gptwright.corpus.dedup.layout import PartFiles, lay_out
 from gptwright.corpus.dedup.lines import find_lines
 from gptwright.corpus.dedup.near import STATE, State, evidence_files
 from gptwright.corpus.dedup.spans import find_anchors
+from gptwright.corpus.dedup.store import PARTITION_RECORDS
 
 
 def find(
@@ -36,7 +37,7 @@ def find(
     shutil.rmtree(work, ignore_errors=True)
     layout = lay_out(parts, work)
     between()
-    exact = ExactCopies.find(layout.norm_ids, work / "exact")
+    exact = ExactCopies.find(layout.norm_ids, work / "exact", PARTITION_RECORDS // 2)
     found = Found(layout, exact, [], config)
     if config.near:
         found.evidence = evidence_files(layout, config, index_dir, between)

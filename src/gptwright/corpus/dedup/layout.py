@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from gptwright.corpus.dedup.features import side_files
-from gptwright.corpus.dedup.store import Spill, bits_for, chunks, mapped, text_keys
+from gptwright.corpus.dedup.store import CHUNK_RECORDS, Spill, bits_for, chunks, mapped, text_keys
 from gptwright.corpus.dedup.words import Array
 
 PLACE = np.dtype([("key", "<u8"), ("row", "<i8")])
@@ -95,7 +95,7 @@ class Layout:
             texts: (texts,) bool.
         """
         out = np.zeros(self.rows, bool)
-        step = 1 << 20
+        step = CHUNK_RECORDS
         for first in range(0, len(texts), step):
             out[self.first_rows[first : first + step][texts[first : first + step]]] = True
         return out

@@ -18,7 +18,17 @@ from gptwright.corpus.dedup.candidates import KEYED, PAIR, Bucketed, distinct_pa
 from gptwright.corpus.dedup.config import DedupConfig
 from gptwright.corpus.dedup.features import settings_key
 from gptwright.corpus.dedup.layout import Layout
-from gptwright.corpus.dedup.store import PARTITION_RECORDS, Spill, among, bits_for, chunks, place, save, text_keys
+from gptwright.corpus.dedup.store import (
+    CHUNK_RECORDS,
+    PARTITION_RECORDS,
+    Spill,
+    among,
+    bits_for,
+    chunks,
+    place,
+    save,
+    text_keys,
+)
 from gptwright.corpus.dedup.verify import EVIDENCE, TextSets
 from gptwright.corpus.dedup.words import Array
 
@@ -161,7 +171,7 @@ class _Update:
         layout = self.layout
         new = np.ones(len(layout.texts), bool)
         if len(self.known):
-            step = 1 << 20
+            step = CHUNK_RECORDS
             for first in range(0, len(new), step):
                 new[first : first + step] = ~among(layout.texts[first : first + step], self.known)[1]
         wanted = layout.mask(new)

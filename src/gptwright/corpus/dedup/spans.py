@@ -15,8 +15,7 @@ from gptwright.corpus.dedup.config import DedupConfig
 from gptwright.corpus.dedup.features import text_batches
 from gptwright.corpus.dedup.kernels import extend
 from gptwright.corpus.dedup.layout import Layout
-from gptwright.corpus.dedup.lines import top_bits
-from gptwright.corpus.dedup.store import MOST_BITS, Spill, bits_for, chunks, read_at, save, sync
+from gptwright.corpus.dedup.store import MOST_BITS, Spill, bits_for, chunks, place, read_at, save, sync
 from gptwright.corpus.dedup.words import Array, Scratch, buffers
 
 ANCHOR = np.dtype([("hash", "<u8"), ("row", "<i8"), ("start", "<i8")])
@@ -42,7 +41,8 @@ def find_anchors(layout: Layout, folder: Path, between: Callable[[], None]) -> l
                 records = np.empty(batch.num_rows, ANCHOR)
                 records["hash"], records["start"] = np.asarray(batch["hash"]), np.asarray(batch["start"])
                 records["row"] = np.asarray(batch["doc_row"]) + layout.bounds[number]
-                spill.add(records, top_bits(records["hash"], bits))
+                # Anchors are least hashes, so their top bits are mostly 0: ``place`` hashes them again.
+                spill.add(records, place(records["hash"], bits))
     out = []
     for p in range(1 << bits):
         between()
