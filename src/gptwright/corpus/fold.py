@@ -36,14 +36,29 @@ def fold(
 def _fold(data, offsets, starts, extra, out, bounds):  # type: ignore[no-untyped-def]
     at = 0
     bounds[0] = 0
+    low = np.zeros(128, np.uint8)  # what an ASCII byte folds to; 0 for white space
+    for code in range(128):
+        if starts[code] >= 0:
+            low[code] = extra[starts[code] + 1] if starts[code] > 0 else code
     for row in range(len(offsets) - 1):
         i, end = offsets[row], offsets[row + 1]
         first, waiting = at, False
         while i < end:
             byte = data[i]
             if byte < 0x80:
-                code, width = np.int64(byte), 1
-            elif byte < 0xE0:
+                folded = low[byte]
+                i += 1
+                if folded == 0:
+                    waiting = at > first
+                    continue
+                if waiting:
+                    out[at] = 32
+                    at += 1
+                    waiting = False
+                out[at] = folded
+                at += 1
+                continue
+            if byte < 0xE0:
                 code, width = (np.int64(byte & 0x1F) << 6) | (data[i + 1] & 0x3F), 2
             elif byte < 0xF0:
                 code, width = (np.int64(byte & 0x0F) << 12) | (np.int64(data[i + 1] & 0x3F) << 6) | (data[i + 2] & 0x3F), 3

@@ -7,8 +7,8 @@ import zipfile
 from pathlib import PurePosixPath
 
 from gptwright.corpus import text as t
-from gptwright.corpus.readers.blob import MOST_MEMBERS, Blob
 from gptwright.corpus.readers.base import Skip
+from gptwright.corpus.readers.blob import MOST_MEMBERS, Blob
 from gptwright.corpus.readers.languages import language_of
 from gptwright.corpus.text import NotText
 

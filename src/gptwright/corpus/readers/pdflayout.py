@@ -13,6 +13,7 @@ from statistics import median
 _NUMBER = re.compile(r"\W*(?:page|seite|p\.|s\.)?\s*(?:\d{1,5}|[ivxlcdm]{1,8})(?:\s*(?:of|von|/|\|)\s*\d{1,5})?\W*", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+")
 _WORD_CUT = re.compile(r"(\w{2,})[-\u2010\u00ac]$")
+_LEADERS = re.compile(r"(?:\. ?){4,}\s*(?:\d+|[ivxlc]+)$")
 _ENDS = (".", "!", "?", ":", "。", "！", "？", "…", '"', "”", "»")
 _EDGE_ROWS = 2  # rows at the top and bottom of a page among which running heads are looked for
 _GUTTER = 8.0  # points, at least
@@ -145,6 +146,7 @@ def _block(rows: list[Row], number: int) -> Iterator[_Line]:
     for row in rows:
         table = len(row) > 1 and not _item_mark(row)
         text = ("  " if table else " ").join(run.text for run in row)
+        table = table or _LEADERS.search(text) is not None  # an entry of a table of contents
         yield _Line(
             text, row[0].x0, max(run.x1 for run in row), min(r.y0 for r in row), max(r.y1 for r in row), number, left, right, table
         )
@@ -232,7 +234,10 @@ def _breaks(before: _Line, line: _Line, pitch: float) -> bool:
     before_height = max(before.y1 - before.y0, 1.0)
     if max(height, before_height) > 1.35 * min(height, before_height) and before.text[-1:] not in (",", "-"):
         return True  # a heading's letters are larger
-    short = before.x1 < before.right - 0.15 * (before.right - before.left)
+    room = (before.right - before.x1) / max(before.right - before.left, 1.0)
+    short = room > 0.15
+    if room > 0.4 and line.text[:1].isupper() and not _WORD_CUT.search(before.text):
+        return True
     indented = line.x0 > line.left + 0.8 * height and before.x0 < line.left + 0.8 * height
     return (short and before.text.endswith(_ENDS)) or (indented and before.text.endswith(_ENDS))
 

@@ -120,6 +120,7 @@ def _runs(page: Any) -> tuple[list[Run], int]:
             continue
         if char in _LINE_END_HYPHENS:
             now.append("-")
+            close()
             continue
         if code < 32:
             continue
@@ -139,7 +140,7 @@ def _runs(page: Any) -> tuple[list[Run], int]:
         if any(piece != " " for piece in now[-1:]) or len(now) > 1:
             size = max(edge[3] - edge[1], 4.0)
             middle = (y0 + y1) / 2
-            if x0 - edge[2] > _GAP * size or x1 < edge[0] - size or not edge[1] - size < middle < edge[3] + size:
+            if x0 - edge[2] > _GAP * size or x1 < edge[0] - size or not edge[1] - 0.6 * size < middle < edge[3] + 0.6 * size:
                 close()
         if not now or not "".join(now).strip():
             now.clear()
