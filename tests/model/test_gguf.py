@@ -12,7 +12,8 @@ from tokenizers import Tokenizer as HfTokenizer
 
 from gptwright.core.errors import UserError
 from gptwright.model.config import ModelConfig
-from gptwright.model.gguf import _TENSORS, import_gguf, unpermute
+from gptwright.model.gguf import import_gguf
+from gptwright.model.gguf_names import permute, to_gguf_name, unpermute
 from gptwright.model.hf import to_hf
 from gptwright.model.io import load_model, read_eos_ids
 from gptwright.model.transformer import Transformer
@@ -81,16 +82,12 @@ def write_gguf(
     writer.add_eos_token_id(2)
     writer.add_chat_template("{{ messages[0]['content'] }}")
     for name, value in to_hf(c, model.state_dict()).items():
-        stem, _, suffix = name.rpartition(".")
-        parts = stem.split(".")
-        prefix = f"blk.{parts[2]}." if parts[1] == "layers" else ""
-        stem = ".".join(parts[3:]) if prefix else stem
-        if c.family == "llama" and stem in ("self_attn.q_proj", "self_attn.k_proj"):
+        if c.family == "llama" and name.split(".")[-2] in ("q_proj", "k_proj"):
             heads = value.shape[0] // c.d_head  # the converter's permute, the other way round than ours
             value = value.view(heads, 2, c.d_head // 2, -1).swapaxes(1, 2).reshape(value.shape)
         data = value.detach().numpy()
         form = kind if data.ndim > 1 else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(f"{prefix}{_TENSORS[stem]}.{suffix}", gguf.quants.quantize(data, form), raw_dtype=form)
+        writer.add_tensor(to_gguf_name(name), gguf.quants.quantize(data, form), raw_dtype=form)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -124,6 +121,7 @@ def test_rows_when_unpermuted_come_back_from_the_converters_order() -> None:
     permuted = weight.view(3, 2, 4, 3).swapaxes(1, 2).reshape(24, 3)
     assert not torch.equal(permuted, weight)
     assert torch.equal(unpermute(permuted, 8), weight)
+    assert torch.equal(permute(weight, 8), permuted)
 
 
 @pytest.mark.parametrize(
