@@ -144,3 +144,18 @@ def test_sequential_makes_every_token_but_the_first_a_target_once(dataset: Token
     assert np.array_equal(targets[targets != IGNORE], dataset.read(1, dataset.n_tokens - 1))
     some = list(sequential(dataset, 48, 4, max_tokens=100))
     assert sum(int((batch.targets != IGNORE).sum()) for batch in some) == 100
+
+
+def test_batch_when_rows_hold_several_documents_then_segments_tell_them_apart(docs, tokenizer, tmp_path) -> None:
+    write_tokens(docs, tokenizer, tmp_path / "d")
+    dataset = TokenDataset.open(tmp_path / "d")
+    plan = BatchPlan(dataset, 64, 4)
+    for step in range(6):
+        batch = plan.batch(step)
+        for row, start in enumerate(plan.starts(step).tolist()):
+            places = (start + np.arange(64)) % dataset.n_tokens
+            owner = np.searchsorted(dataset.starts, places, side="right") - 1
+            changes = np.diff(owner) != 0
+            assert ((np.diff(batch.segments[row]) != 0) == changes).all()
+            reach = np.searchsorted(dataset.starts, (start + np.arange(65)) % dataset.n_tokens, side="right") - 1
+            assert batch.row_docs[row] == [dataset.uid(i) for i in dict.fromkeys(reach.tolist())]

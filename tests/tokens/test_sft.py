@@ -213,3 +213,17 @@ def test_malformed_conversation_is_named(tokenizer: Tokenizer) -> None:
         SftPlan.of([talk("hi", "ho"), [{"role": "robot", "content": "x"}]], tokenizer, 64, 1)
     with pytest.raises(UserError, match="no conversation"):
         SftPlan.of([], tokenizer, 64, 1)
+
+
+def test_batch_when_chats_share_a_row_then_each_is_a_segment_and_the_rest_is_number_0(tokenizer) -> None:
+    chats = [
+        [{"role": "user", "content": f"hello {n}"}, {"role": "assistant", "content": "x " * n}] for n in range(1, 12)
+    ]
+    plan = SftPlan.of(chats, tokenizer, 64, 2)
+    batch = plan.batch(0)
+    for row in range(2):
+        opens = np.flatnonzero(np.diff(batch.segments[row], prepend=0) > 0)
+        assert len(opens) == len(batch.row_docs[row])
+        assert (batch.targets[row][batch.segments[row] == 0] == IGNORE).all()
+        for start in opens:
+            assert batch.tokens[row, start] == tokenizer.im_start_id

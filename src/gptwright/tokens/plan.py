@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gptwright.core.errors import UserError
 from gptwright.core.hashing import b2_json
+from gptwright.tokens.goldfish import CONTEXT, goldfish
 from gptwright.tokens.permute import Permutation, draw
 from gptwright.tokens.shards import TokenDataset
 
@@ -29,15 +30,22 @@ class Batch:
         tokens: (B, T) int64.
         targets: (B, T) int64; targets[b, t] follows tokens[b, t]; -100 carries no loss.
         docs: ids of the documents in it, in order, each once.
+        segments: (B, T) int64, which of the row's documents each token belongs to; None: not known.
+        row_docs: of each row; empty: not known.
     """
 
     tokens: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
     docs: list[str] = field(default_factory=list)
+    segments: npt.NDArray[np.int64] | None = None
+    row_docs: list[list[str]] = field(default_factory=list)
 
     def part(self, rank: int, world: int) -> "Batch":
         """The rows of one of several processes; together they are the whole batch, whatever their number."""
-        return Batch(self.tokens[rank::world], self.targets[rank::world], self.docs)
+        segments = None if self.segments is None else self.segments[rank::world]
+        return Batch(
+            self.tokens[rank::world], self.targets[rank::world], self.docs, segments, self.row_docs[rank::world]
+        )
 
 
 class BatchPlan:
@@ -48,6 +56,7 @@ class BatchPlan:
         seq_len: T, tokens in a row.
         batch_size: B, rows in a step.
         seed: another seed, another order.
+        goldfish: leave one target in this many out (see ``goldfish.py``); 0: none.
 
     Raises:
         UserError: the corpus is too small for one batch; says how many tokens are missing.
@@ -57,10 +66,13 @@ class BatchPlan:
         windows: rows in an epoch.
     """
 
-    def __init__(self, dataset: TokenDataset, seq_len: int, batch_size: int, seed: int = 0) -> None:
+    def __init__(
+        self, dataset: TokenDataset, seq_len: int, batch_size: int, seed: int = 0, *, goldfish: int = 0
+    ) -> None:
         if seq_len < 1 or batch_size < 1:
             raise UserError(f"seq_len ({seq_len}) and batch_size ({batch_size}) must be at least 1")
         self.dataset, self.seq_len, self.batch_size, self.seed = dataset, seq_len, batch_size, seed
+        self.goldfish = goldfish
         self.windows = dataset.n_tokens // seq_len
         needed = batch_size * seq_len
         if dataset.n_tokens < needed:
@@ -76,7 +88,8 @@ class BatchPlan:
     @functools.cached_property
     def key(self) -> str:
         """Hash of everything that decides the order."""
-        return b2_json(["ring", self.dataset.origin, self.seq_len, self.batch_size, self.seed])
+        parts = ["ring", self.dataset.origin, self.seq_len, self.batch_size, self.seed]
+        return b2_json([*parts, "goldfish", self.goldfish] if self.goldfish else parts)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -97,14 +110,25 @@ class BatchPlan:
     def batch(self, step: int) -> Batch:
         """The batch of a step (from 0), in time that does not depend on the step."""
         tokens = np.empty((self.batch_size, self.seq_len), dtype=np.int64)
-        targets = np.empty_like(tokens)
-        docs: dict[int, None] = {}
+        targets, segments = np.empty_like(tokens), np.empty_like(tokens)
+        row_docs: list[list[str]] = []
         for row, start in enumerate(self.starts(step).tolist()):
             window = self.dataset.read(start, self.seq_len + 1)
             tokens[row] = window[:-1]
-            targets[row] = np.where(self.dataset.learns(start + 1, self.seq_len), window[1:], IGNORE)
-            docs.update(dict.fromkeys(self.dataset.docs_in(start, self.seq_len + 1)))
-        return Batch(tokens, targets, list(dict.fromkeys(map(self.dataset.uid, docs))))
+            learns = self.dataset.learns(start + 1, self.seq_len)
+            if self.goldfish:
+                learns &= ~self._left_out(start + 1)
+            targets[row] = np.where(learns, window[1:], IGNORE)
+            segments[row] = np.cumsum(self.dataset.begins(start, self.seq_len))
+            row_docs.append([self.dataset.uid(index) for index in self.dataset.docs_in(start, self.seq_len + 1)])
+        docs = list(dict.fromkeys(uid for uids in row_docs for uid in uids))
+        return Batch(tokens, targets, docs, segments, row_docs)
+
+    def _left_out(self, start: int) -> npt.NDArray[np.bool_]:
+        """Targets that the goldfish forgets, (seq_len,): hashed over what stands before them, also before the row."""
+        first = (start - CONTEXT) % self.dataset.n_tokens
+        ids = self.dataset.read(first, CONTEXT + self.seq_len)
+        return goldfish(ids, self.dataset.begins(first, len(ids)), self.goldfish)[CONTEXT:]
 
     def steps_of(self, uid: str, n_steps: int) -> list[int]:
         """Steps below n_steps whose batches hold tokens of a document: what `data trace` asks. No batch is read."""

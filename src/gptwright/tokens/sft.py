@@ -17,6 +17,7 @@ from gptwright.core.errors import UserError
 from gptwright.core.hashing import b2_json
 from gptwright.tokens.chat import Messages
 from gptwright.tokens.fit import Example, fit_conversation
+from gptwright.tokens.goldfish import goldfish as left_out
 from gptwright.tokens.permute import Permutation
 from gptwright.tokens.plan import IGNORE, Batch
 from gptwright.tokens.shards import DocumentLike, TokenDataset
@@ -168,6 +169,7 @@ class SftPlan:
         seed: another seed, another packing and order.
         overlong: a conversation longer than a row keeps its beginning up to the last whole answer that fits
             ("truncate"), or goes on in further rows, each with the system message again ("split").
+        goldfish: leave one target in this many out (see ``goldfish.py``); 0: none.
 
     Raises:
         UserError: no conversation has an assistant's turn, or seq_len is below 8.
@@ -186,10 +188,12 @@ class SftPlan:
         seed: int = 0,
         *,
         overlong: Literal["truncate", "split"] = "truncate",
+        goldfish: int = 0,
     ) -> None:
         if seq_len < 8 or batch_size < 1:
             raise UserError(f"seq_len ({seq_len}) must be at least 8 and batch_size ({batch_size}) at least 1")
         self.chats, self.seq_len, self.batch_size, self.seed, self.overlong = chats, seq_len, batch_size, seed, overlong
+        self.goldfish = goldfish
         self._examples, counts = _examples(chats, seq_len, overlong == "split")
         if not len(self._examples):
             raise UserError(
@@ -212,14 +216,17 @@ class SftPlan:
         seed: int = 0,
         *,
         overlong: Literal["truncate", "split"] = "truncate",
+        goldfish: int = 0,
     ) -> "SftPlan":
         """Render conversations (lists of messages, or documents that have some) and plan them."""
-        return cls(ChatSet.render(conversations, tokenizer), seq_len, batch_size, seed, overlong=overlong)
+        chats = ChatSet.render(conversations, tokenizer)
+        return cls(chats, seq_len, batch_size, seed, overlong=overlong, goldfish=goldfish)
 
     @functools.cached_property
     def key(self) -> str:
         """Hash of everything that decides the order."""
-        return b2_json(["sft", self.chats.hash, self.seq_len, self.batch_size, self.seed, self.overlong])
+        parts = ["sft", self.chats.hash, self.seq_len, self.batch_size, self.seed, self.overlong]
+        return b2_json([*parts, "goldfish", self.goldfish] if self.goldfish else parts)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -229,20 +236,31 @@ class SftPlan:
     def batch(self, step: int) -> Batch:
         """The batch of a step (from 0), in time that does not depend on the step."""
         tokens = np.full((self.batch_size, self.seq_len), self.chats.eos_id, dtype=np.int64)
-        targets = np.full_like(tokens, IGNORE)
-        docs: dict[str, None] = {}
+        targets, segments = np.full_like(tokens, IGNORE), np.zeros_like(tokens)
+        row_docs: list[list[str]] = []
         for place in range(self.batch_size):
             slot = step * self.batch_size + place
             epoch, index = divmod(slot, self.rows)
             row = int(Permutation(self.rows, "rows", self.seed, epoch)(index)[0])
-            ids, learn, members = self.row(row, epoch)
+            ids, learn, begins, members = self._row(row, epoch)
+            if self.goldfish:
+                learn &= ~left_out(ids, begins, self.goldfish)
             tokens[place, : len(ids) - 1] = ids[:-1]
             targets[place, : len(ids) - 1] = np.where(learn[1:], ids[1:], IGNORE)
-            docs.update(dict.fromkeys(self.chats.uid(member) for member in members))
-        return Batch(tokens, targets, list(docs))
+            segments[place, : len(ids) - 1] = np.cumsum(begins[:-1])  # what fills the row up is 0
+            row_docs.append([self.chats.uid(member) for member in members])
+        docs = list(dict.fromkeys(uid for uids in row_docs for uid in uids))
+        return Batch(tokens, targets, docs, segments, row_docs)
 
     def row(self, row: int, epoch: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], list[int]]:
         """A packed row before shifting: ids (at most T + 1), which of them carry a loss, and its conversations."""
+        ids, learn, _, members = self._row(row, epoch)
+        return ids, learn, members
+
+    def _row(
+        self, row: int, epoch: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], list[int]]:
+        """As ``row``, and which ids begin a conversation."""
         items = self._row_items[self._row_edges[row] : self._row_edges[row + 1]]
         items = items[Permutation(len(items), "row", self.seed, epoch, row)(np.arange(len(items)))]
         ids: list[npt.NDArray[np.int64]] = []
@@ -255,7 +273,10 @@ class SftPlan:
                 learn.append(np.zeros(prefix, dtype=np.uint8))
             ids += [self.chats.read(base + start, length), end]
             learn += [self.chats.learn[base + start : base + start + length], mute]
-        return np.concatenate(ids), np.concatenate(learn) != 0, self._examples[items, 0].tolist()
+        sizes = self._examples[items, 2] + self._examples[items, 3] + 1
+        begins = np.zeros(int(sizes.sum()), dtype=np.bool_)
+        begins[np.cumsum(sizes) - sizes] = True
+        return np.concatenate(ids), np.concatenate(learn) != 0, begins, self._examples[items, 0].tolist()
 
     @property
     def members(self) -> npt.NDArray[np.int64]:

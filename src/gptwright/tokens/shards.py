@@ -271,6 +271,18 @@ class TokenDataset:
             done += take
         return out
 
+    def begins(self, start: int, length: int) -> npt.NDArray[np.bool_]:
+        """Where documents begin in a stretch of the ring, (length,) bool."""
+        out = np.zeros(length, dtype=np.bool_)
+        done = 0
+        while done < length:
+            at = (start + done) % self.n_tokens
+            take = min(length - done, self.n_tokens - at)
+            first, last = np.searchsorted(self.starts[:-1], [at, at + take])
+            out[done + self.starts[first:last] - at] = True
+            done += take
+        return out
+
     def uid(self, index: int) -> str:
         """Id of the document at an index."""
         shard = int(np.searchsorted(self._docs_before, index, side="right")) - 1

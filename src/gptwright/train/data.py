@@ -1,18 +1,25 @@
 """What the loop asks of data: a plan that gives the batch of any step, and a held-out set to measure on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-IGNORE = -100
+from gptwright.tokens.plan import IGNORE
+
+__all__ = ["IGNORE", "Batch", "Heldout", "Plan", "Rows", "Work", "as_tensors", "rows_of"]
+Array = np.ndarray[Any, Any]
 
 
 class Batch(Protocol):
-    """Tokens and targets of one optimizer step: int64 arrays or tensors (B, T); a target of -100 carries no loss."""
+    """Tokens and targets of one optimizer step: int64 arrays or tensors (B, T); a target of -100 carries no loss.
+
+    It may also have ``segments`` (B, T), the document of each token, ``extra``, an objective's arrays with B rows, and
+    ``row_docs``, the documents of each row.
+    """
 
     @property
     def tokens(self) -> Any: ...
@@ -28,6 +35,36 @@ class Plan(Protocol):
     """The order of all data. The same step always gives the same batch, so that a resumed run sees what it would have seen."""
 
     def batch(self, step: int) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """A batch that an objective made: see ``Batch``."""
+
+    tokens: Array
+    targets: Array
+    docs: Sequence[str] = ()
+    extra: Mapping[str, Array] = field(default_factory=dict)
+    segments: Array | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A part of a batch, as an objective's loss is given it.
+
+    Args:
+        tokens: int64 (R, T), on the device.
+        targets: int64 (R, T), on the device.
+        segments: (R, T) ints, or None: rows are seen as wholes.
+        extra: the objective's arrays, R rows.
+        stats: sums of whatever the objective wants shown; the step divides them by its count.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    segments: Array | None
+    extra: Mapping[str, Tensor]
+    stats: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -54,3 +91,24 @@ class Heldout:
 def as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:
     """Tokens and targets of a batch as int64 tensors (B, T)."""
     return torch.as_tensor(batch.tokens).long(), torch.as_tensor(batch.targets).long()
+
+
+def rows_of(batch: Batch, where: slice, device: str, masked: bool) -> Rows:
+    """Some rows of a batch on a device.
+
+    Args:
+        batch: the whole.
+        where: its rows.
+        device: where they go.
+        masked: keep the segments, if the batch has them.
+    """
+    tokens, targets = as_tensors(batch)
+    segments = getattr(batch, "segments", None) if masked else None
+    extra: Mapping[str, Array] = getattr(batch, "extra", {})
+    return Rows(
+        tokens[where].to(device),
+        targets[where].to(device),
+        None if segments is None else np.asarray(segments)[where],
+        {name: torch.as_tensor(array)[where].to(device) for name, array in extra.items()},
+        {},
+    )

@@ -19,7 +19,16 @@ from gptwright.train.config import TrainConfig
 from gptwright.train.machine import Machine
 from gptwright.train.schedule import Schedule
 
-_FREE_TO_CHANGE = {"log_every", "checkpoint_every", "eval_every", "threads", "device", "compile"}
+_FREE_TO_CHANGE = {
+    "log_every",
+    "checkpoint_every",
+    "checkpoint_async",
+    "keep_last",
+    "eval_every",
+    "threads",
+    "device",
+    "compile",
+}
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,16 @@ class RunFolder:
             return None
         stored = read_json(self.path / "config.json")
         now = {"train": config.model_dump(), "model": model.model_dump()}
+        defaults = {  # of settings that did not exist when the run began
+            part: {name: field.get_default() for name, field in kind.model_fields.items()}
+            for part, kind in (("train", TrainConfig), ("model", ModelConfig))
+        }
         changed = [
-            f"{part}.{key} was {stored[part].get(key)}, now {value}"
+            f"{part}.{key} was {was}, now {value}"
             for part in ("train", "model")
             for key, value in now[part].items()
-            if stored[part].get(key) != value and not (part == "train" and key in _FREE_TO_CHANGE)
+            if (was := stored[part].get(key, defaults[part][key])) != value
+            and not (part == "train" and key in _FREE_TO_CHANGE)
         ]
         if stored["plan"] != plan_key:
             changed.append("the data plan changed")

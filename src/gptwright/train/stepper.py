@@ -5,33 +5,47 @@ and is rewritten from the masters after every step, so its bits follow from thei
 """
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gptwright.core.errors import UserError
-from gptwright.model.kernels import Kernels, linear_cross_entropy
 from gptwright.model.native import native
 from gptwright.model.transformer import Transformer
 from gptwright.train.config import TrainConfig
-from gptwright.train.data import IGNORE, Batch, as_tensors
+from gptwright.train.data import Array, Batch, Rows, as_tensors, rows_of
+from gptwright.train.documents import DocumentKernels
+from gptwright.train.logprobs import row_logprobs
 from gptwright.train.machine import Machine
+from gptwright.train.objectives import Objective
 from gptwright.train.optim import Optimizer, trainable
 from gptwright.train.workers import Workers
 
 MICRO_TOKENS_CPU = 2048  # activations of a block then stay in the last-level cache
 MICRO_TOKENS_GPU = 16384
+_NEXT_TOKEN = Objective()
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found out: mean loss over real targets (nats), gradient norm before clipping, number of tokens."""
+    """What a step found out.
+
+    Args:
+        loss: mean over what the objective counts (real targets, in nats; pairs; answers).
+        grad_norm: before clipping.
+        tokens: of the batch.
+        targets: how many the objective counts.
+        stats: means of what the objective shows besides.
+    """
 
     loss: float
     grad_norm: float
     tokens: int
     targets: int
+    stats: Mapping[str, float] = field(default_factory=dict)
 
 
 class Stepper:
@@ -42,10 +56,20 @@ class Stepper:
         config: settings.
         machine: what they mean here.
         rows: of a batch; more workers than rows would only keep gradients for nothing. None: not known.
+        objective: what a step minimises; None: next-token prediction.
     """
 
-    def __init__(self, model: Transformer, config: TrainConfig, machine: Machine, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        config: TrainConfig,
+        machine: Machine,
+        rows: int | None = None,
+        objective: Objective | None = None,
+    ) -> None:
         self.config, self.machine, self.model = config, machine, model
+        self.objective = objective or Objective()
+        self.masked = config.masks_documents
         wide = torch.float64 if machine.dtype == "float64" else torch.float32
         model.to(device=machine.device, dtype=wide)
         self.masters = trainable(model.named_parameters())
@@ -68,15 +92,33 @@ class Stepper:
         self.workers = Workers(self.work, self.optimizer.grads, self.kernels, count)
         self.optimizer.workers, self.optimizer.parallel = count, self.workers.do
 
-    def batch_loss(self, batch: Batch, train: bool = True) -> tuple[float, int, int]:
+    def batch_loss(
+        self, batch: Batch, train: bool = True, objective: Objective | None = None
+    ) -> tuple[float, int, dict[str, float]]:
         """Forward (and backward when training) of a batch in parts of rows.
 
         Returns:
-            Summed loss over targets divided by their count (nats), count of targets, count of tokens.
+            Summed loss divided by the objective's count, that count, and the means of its stats.
 
         Raises:
             UserError: a target is outside the vocabulary; the kernels would write beside the logits.
         """
+        objective = objective or self.objective
+        count = objective.count(batch)
+        scale, stats = 1.0 / max(count, 1), {}
+
+        def part_loss(model: Transformer, number: int, rows: Rows) -> Tensor:
+            loss = objective.loss(model, rows, scale, self.kernels)
+            stats[number] = rows.stats
+            return loss
+
+        loss = self._in_parts(batch, objective.unit, part_loss, train)
+        names = stats.get(0, ())
+        return loss, count, {name: scale * sum(stats[n][name] for n in sorted(stats)) for name in names}
+
+    def _in_parts(
+        self, batch: Batch, unit: int, part_loss: Callable[[Transformer, int, Rows], Tensor], train: bool
+    ) -> float:
         tokens, targets = as_tensors(batch)
         highest, vocab = int(targets.max()), self.model.config.vocab_size
         if highest >= vocab:
@@ -85,24 +127,34 @@ class Stepper:
                 where="tokens",
                 fix="Encode the corpus with the model's own tokenizer",
             )
-        count = int((targets != IGNORE).sum())
         b, t = tokens.shape
         self.last_seq_len = t
         rows = max(1, min(self.micro_tokens // t, -(-b // len(self.workers.workers))))
-        scale, device, kernels = 1.0 / max(count, 1), self.machine.device, self.kernels
+        rows = -(-rows // unit) * unit
 
-        def part_loss(model: Transformer, part: int) -> Tensor:
-            where = slice(part * rows, (part + 1) * rows)
-            goal = targets[where].to(device).reshape(-1)
-            hidden = model(tokens[where].to(device))
-            return linear_cross_entropy(hidden.reshape(goal.numel(), -1), model.head_weight, goal, scale, kernels)
+        def part(model: Transformer, number: int) -> Tensor:
+            where = slice(number * rows, (number + 1) * rows)
+            return part_loss(model, number, rows_of(batch, where, self.machine.device, self.masked))
 
-        return self.workers.run(part_loss, -(-b // rows), train), count, tokens.numel()
+        return self.workers.run(part, -(-b // rows), train)
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch) -> Array:
+        """log p of each row's targets together under the working weights, fp64 (B,)."""
+        found: dict[int, Tensor] = {}
+
+        def part_loss(model: Transformer, number: int, rows: Rows) -> Tensor:
+            found[number] = row_logprobs(model, rows)
+            return found[number].sum()
+
+        self._in_parts(batch, 1, part_loss, train=False)
+        values: Array = np.concatenate([found[number].cpu().numpy() for number in sorted(found)])
+        return values
 
     def gradients(self, batch: Batch) -> StepResult:
         """Gradients of a whole batch, not yet applied."""
-        loss, count, tokens = self.batch_loss(batch)
-        return StepResult(loss, float(self.optimizer.grad_norm()), tokens, count)
+        loss, count, stats = self.batch_loss(batch)
+        return StepResult(loss, float(self.optimizer.grad_norm()), as_tensors(batch)[0].numel(), count, stats)
 
     @torch.no_grad()
     def apply(self, step: int, share: float, grad_norm: float) -> None:
@@ -119,7 +171,7 @@ class Stepper:
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         """Summed loss (nats) and count of targets of one held-out batch."""
-        mean, count, _ = self.batch_loss(batch, train=False)
+        mean, count, _ = self.batch_loss(batch, train=False, objective=_NEXT_TOKEN)
         return mean * count, count
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -142,7 +194,7 @@ class Stepper:
         return self.model.eval().cpu()
 
 
-def kernels_for(machine: Machine) -> Kernels | None:
+def kernels_for(machine: Machine) -> DocumentKernels | None:
     """Training's kernels where the machine's choices allow them."""
     library = native() if machine.compiled and machine.device == "cpu" else None
-    return None if library is None else Kernels(library, machine.torch_dtype)
+    return None if library is None else DocumentKernels(library, machine.torch_dtype)
