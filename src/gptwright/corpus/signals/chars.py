@@ -72,11 +72,12 @@ def flags() -> npt.NDArray[np.uint32]:
 
     tests: tuple[tuple[int, Callable[[str], bool]], ...] = (
         (ALPHA, str.isalpha), (ALNUM, str.isalnum), (DECIMAL, str.isdecimal), (DIGIT, str.isdigit), (SPACE, str.isspace),
-        (UPPER, str.isupper), (LOWER, str.islower), (TITLE, str.istitle),
+        (UPPER, str.isupper), (LOWER, str.islower),
     )  # fmt: skip
     for bit, test in tests:
         put(bit, map(test, chars))
     put(PUNCT, (c[0] == "P" for c in category))
+    put(TITLE, (c == "Lt" for c in category))
     put(PREFIX | SUFFIX | ICON, (c == "So" for c in category))
     alpha, upper, lower = (table & bit != 0 for bit in (ALPHA, UPPER, LOWER))
     table[alpha & ~upper] |= np.uint32(PLAIN_LOWER)

@@ -6,6 +6,16 @@
 import numpy as np
 
 from gptwright.corpus.signals import schema
+from gptwright.corpus.signals.arrays import (
+    get_cp,
+    get_fl,
+    get_kind,
+    get_size,
+    get_stream,
+    get_touched,
+    get_uni,
+    get_word,
+)
 from gptwright.corpus.signals.chars import (
     ALNUM,
     BASIC,
@@ -30,7 +40,6 @@ from gptwright.corpus.signals.marks import (
 )
 from gptwright.corpus.signals.pages import c4_lines, count_sentences, refinedweb_lines, split_lines
 from gptwright.corpus.signals.repeats import sequences
-from gptwright.corpus.signals.room import room_at
 from gptwright.corpus.signals.runs import (
     ALL_UNIS,
     ALL_WORDS,
@@ -55,7 +64,7 @@ _LONG = 1023  # lengths from here on are one for the median
 @part
 def _chars(room, n, n_bytes, out):
     """Signals of characters."""
-    cp, fl = room.cp, room.fl
+    cp, fl = get_cp(room), get_fl(room)
     upper, decimal, punct, space, alnum, basic, blank, bracket, plain = 0, 0, 0, 0, 0, 0, 0, 0, 0
     for i in range(n):  # sums of bits alone, which the compiler turns into vector instructions
         f = fl[i]
@@ -165,12 +174,12 @@ def _words(room, runs, different, symbols, lengths, out):
         symbols: hash signs and ellipses.
         lengths: (1024,) zeros, and zeros again afterwards.
     """
-    kind = room.kind
+    kind = get_kind(room)
     chars, longest = 0, 0
     alpha, caps, stop, stop_any, symbol = 0, 0, 0, 0, 0
     entropy = 0.0
     for i in range(different):
-        k = room.touched[0, i]
+        k = get_touched(room)[0, i]
         times = kind[3, k]
         size = kind[1, k] - kind[0, k]
         marks = kind[2, k]
@@ -210,10 +219,10 @@ def _words(room, runs, different, symbols, lengths, out):
 @part
 def _tokens(room, different, total, hashes, ellipses, unis, out):
     """Signals of datatrove's words."""
-    word = room.word
+    word = get_word(room)
     real, chars, alpha, stops = 0, 0, 0, 0
     for i in range(different):
-        k = room.touched[1, i]
+        k = get_touched(room)[1, i]
         times, marks = word[3, k], word[2, k]
         if marks & NO_SYMBOL:
             real += times
@@ -235,7 +244,7 @@ def _tokens(room, different, total, hashes, ellipses, unis, out):
 def _lengths(room, ids, words, n):
     """Fill ``room.size`` with the characters before each word."""
     total = 0
-    size = room.size
+    size = get_size(room)
     starts, ends = words[0], words[1]
     for i in range(n):
         size[i] = total
@@ -265,7 +274,7 @@ def look(data, start, end, room, counts, lengths, out):
     _chars(room, n, end - start, out[_CHARS:_WORDS])
     runs = add_runs(room, counts, ZERO, n, ZERO, np.int64(1))
     tokens, unis = counts[ALL_WORDS], counts[ALL_UNIS]
-    hashes, dots, ellipses, spaced = _symbols(room.cp, n)
+    hashes, dots, ellipses, spaced = _symbols(get_cp(room), n)
     _words(room, runs, counts[DIFFERENT_RUNS], hashes + dots + ellipses + spaced, lengths, out[_WORDS:_TOKENS])
     _tokens(room, counts[DIFFERENT_WORDS], tokens, hashes, dots + ellipses, unis, out[_TOKENS:_LINES])
     lines, paragraphs, ends, splits = split(room, n)
@@ -279,12 +288,12 @@ def look(data, start, end, room, counts, lengths, out):
     line_out[3] = stretches(room, n)
     line_out[15] = over(ends, tokens)
     copies(room, n, lines, paragraphs, spans, repeat_out, line_out)
-    _lengths(room, room.stream[0], room.word, tokens)
-    sequences(room, room.stream[0], tokens, room.word[3], grams)
+    _lengths(room, get_stream(room)[0], get_word(room), tokens)
+    sequences(room, get_stream(room)[0], tokens, get_word(room)[3], grams)
     for k in range(9):
         repeat_out[4 + k] = over(grams[k], n)
-    total = _lengths(room, room.stream[1], room.uni, unis)
-    sequences(room, room.stream[1], unis, room.uni[3], grams)
+    total = _lengths(room, get_stream(room)[1], get_uni(room), unis)
+    sequences(room, get_stream(room)[1], unis, get_uni(room)[3], grams)
     for k in range(9):
         repeat_out[17 + k] = over(grams[9 + k], total)
     c4_lines(room, pages, runs, counts, n, c4)
@@ -311,7 +320,7 @@ def _compile(made_of: int):
         Returns:
             Of the last document: code points, lines at line ends, lines of ``str.splitlines``. Their fates stand in ``room``.
         """
-        room = room_at(at)
+        room = at
         counts = np.full(N_COUNTS, made_of * 0)
         lengths = np.zeros(1024, np.int64)
         found = (0, 0, 0)

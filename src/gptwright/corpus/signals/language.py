@@ -31,7 +31,7 @@ _LOGS = 4096
 class Model(NamedTuple):
     """py3langid's tables as arrays."""
 
-    moves: npt.NDArray[np.uint16]  # (rows * 256,) next state by row and byte
+    moves: npt.NDArray[np.uint32]  # (rows * 256,) next state by row and byte
     rows: npt.NDArray[np.int64]  # (states,) where a state's row starts
     feature: npt.NDArray[np.int32]  # (states,) the feature that a state completes, or -1
     weight: npt.NDArray[np.float32]  # (features, classes) log probabilities
@@ -51,7 +51,7 @@ def model() -> tuple[Model, list[str]]:
     for first, second in source._alias_pairs:
         same_as[second] = first
     return Model(
-        moves=np.asarray(source.tk_nextmove, np.uint16),
+        moves=np.asarray(source.tk_nextmove, np.uint32),
         rows=np.asarray(source.tk_row, np.int64) << 8,
         feature=np.asarray(source.tk_output, np.int32),
         weight=np.ascontiguousarray(source.nb_ptc, np.float32),
@@ -140,8 +140,6 @@ def _score(text, size, tables, times, seen, score):
                 found += 1
             times[f] += 1
     classes = len(score)
-    if found == 0:
-        return 0, np.float32(0)
     score[:] = 0
     for k in range(found):
         f = seen[k]
@@ -151,9 +149,9 @@ def _score(text, size, tables, times, seen, score):
         for c in range(classes):
             score[c] += scale * row[c]
     best = np.float32(-np.inf)
-    cool = np.float32(1 / math.sqrt(size))
+    cool = np.float32(1 / math.sqrt(max(size, 1)))
     for c in range(classes):
-        score[c] = (score[c] + tables.prior[c]) * cool
+        score[c] = (score[c] + tables.prior[c]) * cool if found else np.float32(0)
         best = max(best, score[c])
     total = np.float32(0)
     for c in range(classes):

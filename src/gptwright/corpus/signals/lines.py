@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from gptwright.corpus.signals.arrays import get_cp, get_fl, get_line, get_list, get_lower, get_page, get_para, get_run
 from gptwright.corpus.signals.chars import ALNUM, BULLET, SPACE, TERMINAL
 from gptwright.corpus.signals.jit import ZERO, part
 from gptwright.corpus.signals.marks import LOREM, POLICY, READ_MORE, SCRIPT, says
@@ -28,7 +29,7 @@ def strip(fl, s, e):
 @part
 def split(room, n):
     """Lines and paragraphs. Returns how many of each, line ends, and paragraphs as ``str.split("\\n\\n")`` counts them."""
-    cp, fl, line, para = room.cp, room.fl, room.line, room.para
+    cp, fl, line, para = get_cp(room), get_fl(room), get_line(room), get_para(room)
     lines, start = ZERO, ZERO
     for i in range(n + 1):
         if i == n or cp[i] == 10:
@@ -87,7 +88,7 @@ def _ends_in_dots(cp, s, e, spaced):
 @part
 def _curator_ellipsis(room, s, e):
     """Whether a line ends in one of NeMo Curator's ellipsis marks."""
-    cp, lower = room.cp, room.lower
+    cp, lower = get_cp(room), get_lower(room)
     if _ends_in_dots(cp, s, e, False):
         return True
     if e - s >= 2 and cp[e - 2] == 45 and cp[e - 1] == 0xBB:
@@ -105,7 +106,7 @@ def _curator_ellipsis(room, s, e):
 @part
 def line_shapes(room, n, lines, pages, out):
     """Signals of the shapes of lines; those of repeated ones and of phrases are put in elsewhere."""
-    cp, fl, line, page = room.cp, room.fl, room.line, room.page
+    cp, fl, line, page = get_cp(room), get_fl(room), get_line(room), get_page(room)
     full, chars, ended, short, long_ = 0, 0, 0, 0, 0
     bullets, dots, bullets_curator, dots_curator, unended = 0, 0, 0, 0, 0
     for k in range(lines):
@@ -142,7 +143,7 @@ def line_shapes(room, n, lines, pages, out):
 @part
 def stretches(room, n):
     """Stretches between . ! and ? that hold a word character."""
-    cp, fl = room.cp, room.fl
+    cp, fl = get_cp(room), get_fl(room)
     total, word = 0, False
     for i in range(n):
         c = cp[i]
@@ -157,7 +158,7 @@ def stretches(room, n):
 @part
 def phrases(room, runs, lines, paragraphs, splits, out):
     """Lines and paragraphs with phrases of notices."""
-    run, line, para = room.run, room.line, room.para
+    run, line, para = get_run(room), get_line(room), get_para(room)
     lorem, policy_lines, script_lines, policy_paragraphs = 0, 0, 0, 0
     in_line, in_para = 0, 0
     last_policy, last_script, last_para = -1, -1, -1
@@ -196,7 +197,7 @@ def copies(room, n, lines, paragraphs, spans, out, line_out):
         out: (26,) of ``schema.REPEATS``: places 0-3 and 13-16 are filled.
         line_out: of ``schema.LINES``: place 14 is filled.
     """
-    cp, line, para = room.cp, room.line, room.para
+    cp, line, para = get_cp(room), get_line(room), get_para(room)
     blank, edges, full = ZERO, ZERO, ZERO
     for k in range(lines):
         s, e, a, b = line[0, k], line[1, k], line[2, k], line[3, k]
@@ -204,7 +205,7 @@ def copies(room, n, lines, paragraphs, spans, out, line_out):
             blank += np.int64(s < e)
             continue
         edges += np.int64(a != s or b != e)
-        room.list[3, full], room.list[4, full] = s, e
+        get_list(room)[3, full], get_list(room)[4, full] = s, e
         full += 1
     repeated_spans(room, line[0], line[1], lines, spans)
     first = np.int64(n > 0 and cp[0] == 10)
@@ -212,7 +213,7 @@ def copies(room, n, lines, paragraphs, spans, out, line_out):
     out[0] = over(spans[2] + (first & last), spans[0] + first + last)
     out[2] = over(spans[3], n)
     if blank:
-        repeated_spans(room, room.list[3], room.list[4], full, spans)
+        repeated_spans(room, get_list(room)[3], get_list(room)[4], full, spans)
     line_out[14] = over(spans[3], n - (lines - 1))
     if edges or blank:
         repeated_spans(room, line[2], line[3], lines, spans)
@@ -224,7 +225,7 @@ def copies(room, n, lines, paragraphs, spans, out, line_out):
     out[3] = over(spans[3], n)
     changed = False
     for k in range(paragraphs):
-        a, b = strip(room.fl, np.int64(para[0, k]), np.int64(para[1, k]))
+        a, b = strip(get_fl(room), np.int64(para[0, k]), np.int64(para[1, k]))
         changed = changed or a != para[0, k] or b != para[1, k]
         para[0, k], para[1, k] = a, b
     if changed:

@@ -6,6 +6,7 @@
 
 import numpy as np
 
+from gptwright.corpus.signals.arrays import get_cp, get_keys, get_lower, get_text, get_text_fl, get_values
 from gptwright.corpus.signals.chars import (
     ALNUM,
     ALPHA,
@@ -67,7 +68,7 @@ def says(cp, lower, at, end, phrase):
 
 @part
 def marks_of_run(room, s, e, exception):
-    cp, fl, lower = room.text, room.text_fl, room.lower
+    cp, fl, lower = get_text(room), get_text_fl(room), get_lower(room)
     marks = ZERO
     every = np.uint32(0)
     hashes = 0
@@ -142,15 +143,15 @@ def _small(room, s, e):
     size = e - s
     if size < 2 or size > 6:
         return ZERO
-    at = len(room.text) - 8  # the last places of the buffer are never text
+    at = len(get_text(room)) - 8  # the last places of the buffer are never text
     for k in range(size):
-        room.text[at + k] = room.lower[room.text[s + k]]
-    return exception_of(room.text, at, at + size, room.keys, room.values)
+        get_text(room)[at + k] = get_lower(room)[get_text(room)[s + k]]
+    return exception_of(get_text(room), at, at + size, get_keys(room), get_values(room))
 
 
 @part
 def marks_of_word(room, s, e):
-    fl = room.text_fl
+    fl = get_text_fl(room)
     every, all_ = np.uint32(0), np.uint32(0xFFFFFFFF)
     for i in range(s, e):
         every |= fl[i]
@@ -166,7 +167,7 @@ def marks_of_word(room, s, e):
         marks |= WORD_END
     if fl[s] & ALNUM:
         marks |= WORD_ALNUM
-    if exception_of(room.text, s, e, room.keys, room.values) & STOP:
+    if exception_of(get_text(room), s, e, get_keys(room), get_values(room)) & STOP:
         marks |= WORD_STOP
     return marks
 
@@ -177,7 +178,7 @@ def phrase_at(room, s, e, first, end, marks):
     found = np.int64(SCRIPT) if marks & HAS_SCRIPT else 0
     if not marks & MAY_PHRASE:
         return found
-    cp, lower = room.cp, room.lower
+    cp, lower = get_cp(room), get_lower(room)
     if says(cp, lower, s, e, _IPSUM) and s - 6 >= first and says(cp, lower, s - 6, s, _LOREM):
         found |= LOREM
     if says(cp, lower, s, e, _POLICY):

@@ -6,6 +6,19 @@
 
 import numpy as np
 
+from gptwright.corpus.signals.arrays import (
+    get_cp,
+    get_drop,
+    get_fl,
+    get_kind,
+    get_line,
+    get_lower,
+    get_page,
+    get_pool,
+    get_run,
+    get_wb,
+    get_word,
+)
 from gptwright.corpus.signals.chars import ALNUM, BREAK, DECIMAL, DIGIT, SPACE, UPPER
 from gptwright.corpus.signals.jit import ZERO, part
 from gptwright.corpus.signals.marks import (
@@ -40,7 +53,7 @@ _LONGEST_WORD = 1000
 @part
 def split_lines(room, n):
     """Lines as ``str.splitlines`` gives them, into ``room.page``. Returns how many."""
-    cp, fl, page = room.cp, room.fl, room.page
+    cp, fl, page = get_cp(room), get_fl(room), get_page(room)
     total, start, i = 0, 0, 0
     while i < n:
         if fl[i] & BREAK:
@@ -66,12 +79,12 @@ def count_sentences(room, first, last, s, e):
     """
     if s >= e:
         return 0
-    run, kind, pool, marks = room.run, room.kind, room.pool[0], room.word[2]
+    run, kind, pool, marks = get_run(room), get_kind(room), get_pool(room)[0], get_word(room)[2]
     total, ended = 1, False
     end = s
     for k in range(first, last):
         gap = run[0, k] - end
-        if gap and ended and (end == s or gap > 1 or room.cp[end] != 32):
+        if gap and ended and (end == s or gap > 1 or get_cp(room)[end] != 32):
             total += 1
             ended = False
         one = run[2, k]
@@ -83,7 +96,7 @@ def count_sentences(room, first, last, s, e):
                 total += 1
                 ended = False
         end = run[1, k]
-    if ended and e - end > 0 and (e - end > 1 or room.cp[end] != 32):
+    if ended and e - end > 0 and (e - end > 1 or get_cp(room)[end] != 32):
         total += 1
     return total
 
@@ -91,7 +104,7 @@ def count_sentences(room, first, last, s, e):
 @part
 def _prose_sentences(room, first, last):
     """Sentences of a line in the place of nltk's trained model: an end mark, no abbreviation before it, no small letter after it."""
-    run, marks = room.run, room.kind[2]
+    run, marks = get_run(room), get_kind(room)[2]
     total = 1 if last > first else 0
     for k in range(first, last - 1):
         if marks[run[2, k]] & ENDS_SENTENCE and not marks[run[2, k + 1]] & STARTS_LOWER:
@@ -102,17 +115,17 @@ def _prose_sentences(room, first, last):
 @part
 def _citation(room, i, e):
     """Length of a citation mark of Wikipedia at i: [12], [], [edit], [citation needed]."""
-    cp = room.cp
+    cp = get_cp(room)
     j = i + 1
-    while j < e and room.fl[j] & DECIMAL:
+    while j < e and get_fl(room)[j] & DECIMAL:
         j += 1
     if j < e and cp[j] == 93:
         return j + 1 - i
     for phrase in range(EDIT, NEEDED + 1):
         size = 5 if phrase == EDIT else 16
-        if says(cp, room.lower, i + 1, e, phrase):
+        if says(cp, get_lower(room), i + 1, e, phrase):
             for k in range(i + 1, i + 1 + size):
-                if room.fl[k] & UPPER:
+                if get_fl(room)[k] & UPPER:
                     return 0
             return size + 1
     return 0
@@ -129,7 +142,7 @@ def c4_lines(room, pages, runs, counts, tail, out):
         tail: where the buffer of code points is free.
         out: (3, 5) a mode: lines kept, their words, their sentences, whether a line says "lorem ipsum", whether one holds "{".
     """
-    cp, fl, run, kind, page = room.cp, room.fl, room.run, room.kind, room.page
+    cp, fl, run, kind, page = get_cp(room), get_fl(room), get_run(room), get_kind(room), get_page(room)
     out[:] = 0
     at = ZERO
     for line in range(pages):
@@ -160,7 +173,7 @@ def c4_lines(room, pages, runs, counts, tail, out):
                     i += size
                     cut = True
                     continue
-                cp[tail], fl[tail], room.wb[tail] = cp[i], fl[i], room.wb[i]
+                cp[tail], fl[tail], get_wb(room)[tail] = cp[i], fl[i], get_wb(room)[i]
                 tail += 1
                 i += 1
             if cut:
@@ -215,7 +228,7 @@ def c4_lines(room, pages, runs, counts, tail, out):
 @part
 def _counter(room, s, e):
     """Whether a line is a counter of a social site: "3 likes", "1.2K views"."""
-    cp, fl, lower = room.cp, room.fl, room.lower
+    cp, fl, lower = get_cp(room), get_fl(room), get_lower(room)
     i = s
     while i < e and not (fl[i] & ALNUM or cp[i] == 95):
         i += 1
@@ -261,12 +274,12 @@ def refinedweb_lines(room, lines, runs, unis, out):
         runs, unis: runs and Unicode words of the document.
         out: (2,) lines removed; Unicode words removed, those of phrases that are cut out of short lines included.
     """
-    cp, fl, run, line = room.cp, room.fl, room.run, room.line
+    cp, fl, run, line = get_cp(room), get_fl(room), get_run(room), get_line(room)
     out[:] = 0
     at = 0
     for k in range(lines):
         s, e = np.int64(line[0, k]), np.int64(line[1, k])
-        room.drop[k] = 0
+        get_drop(room)[k] = 0
         first = at
         while at < runs and run[0, at] < e:
             at += 1
@@ -278,16 +291,16 @@ def refinedweb_lines(room, lines, runs, unis, out):
             upper += np.int64(fl[i] & UPPER != 0)
             digits += np.int64(fl[i] & DIGIT != 0)
         if 2 * upper > e - s or digits == e - s or at - first < 2 or _counter(room, s, e):
-            room.drop[k] = 1
+            get_drop(room)[k] = 1
             out[0] += 1
             out[1] += words
         elif at - first <= 10:
             cut = 0
-            if says(cp, room.lower, s, e, SIGN_IN):
+            if says(cp, get_lower(room), s, e, SIGN_IN):
                 cut += 2
-            if e - 12 >= s and says(cp, room.lower, e - 12, e, READ_ON):
+            if e - 12 >= s and says(cp, get_lower(room), e - 12, e, READ_ON):
                 cut += 2
             for i in range(s, e - 12):
-                if says(cp, room.lower, i, e, IN_CART):
+                if says(cp, get_lower(room), i, e, IN_CART):
                     cut += 3
             out[1] += min(cut, words)

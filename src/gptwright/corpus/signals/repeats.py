@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from gptwright.corpus.signals.arrays import get_cp, get_list, get_others, get_size, get_stamp
 from gptwright.corpus.signals.jit import ZERO, part
 from gptwright.corpus.signals.runs import enter
 from gptwright.corpus.signals.tokens import span_hash
@@ -15,8 +16,8 @@ _GOLD = np.uint64(0x9E3779B97F4A7C15)
 @part
 def new_stamp(room):
     """A stamp under which all tables are empty."""
-    room.stamp[0] += 1
-    return room.stamp[0]
+    get_stamp(room)[0] += 1
+    return get_stamp(room)[0]
 
 
 @part
@@ -42,8 +43,8 @@ def sequences(room, ids, n, counts, out):
             (datatrove), then of the longest among the most frequent, without spaces, 0 when none repeats (DCLM); for n = 5 to 10:
             characters of repeats that do not overlap (datatrove), then of all words in repeated sequences (DCLM).
     """
-    size = room.size
-    place, name, times, first = room.list[0], room.list[1], room.list[2], room.list[3]
+    size = get_size(room)
+    place, name, times, first = get_list(room)[0], get_list(room)[1], get_list(room)[2], get_list(room)[3]
     out[:] = 0
     found = ZERO
     for i in range(n):
@@ -55,8 +56,8 @@ def sequences(room, ids, n, counts, out):
         if n < length:
             return
         stamp = np.uint64(new_stamp(room)) << np.uint64(32)
-        mask = table_mask(room.others, found)
-        table = room.others
+        mask = table_mask(get_others(room), found)
+        table = get_others(room)
         kept, known = 0, 0
         for k in range(found - 1):
             i = place[k]
@@ -125,8 +126,8 @@ def repeated_spans(room, starts, ends, n, out):
         out: (6,) spans; their characters; those of second and later copies: spans, characters; those of all copies: spans, characters.
     """
     stamp = new_stamp(room)
-    mask = table_mask(room.others, n)
-    first, last, times = room.list[0], room.list[1], room.list[2]
+    mask = table_mask(get_others(room), n)
+    first, last, times = get_list(room)[0], get_list(room)[1], get_list(room)[2]
     out[:] = 0
     known = ZERO
     for k in range(n):
@@ -135,7 +136,19 @@ def repeated_spans(room, starts, ends, n, out):
             continue
         out[0] += 1
         out[1] += e - s
-        one = enter(room.others, mask, stamp, span_hash(room.cp, s, e), room.cp, s, e, room.cp, first, last, known)
+        one = enter(
+            get_others(room),
+            mask,
+            stamp,
+            span_hash(get_cp(room), s, e),
+            get_cp(room),
+            s,
+            e,
+            get_cp(room),
+            first,
+            last,
+            known,
+        )
         if one == known:
             first[one], last[one] = s, e
             known += 1

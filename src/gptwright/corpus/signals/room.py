@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import carray
 
 from gptwright.corpus.signals import chars, exceptions
-from gptwright.corpus.signals.jit import part, pointer
 from gptwright.corpus.signals.runs import MOST_RUNS
 
 I4 = npt.NDArray[np.int32]
@@ -82,42 +80,5 @@ def make_room(most_bytes: int) -> Room:
 
 
 def addresses(room: Room) -> I8:
-    """Where each array is, with its rows and columns, for ``room_at``: (fields, 3)."""
+    """Where each array is, with its rows and columns, for the getters of ``arrays``: (fields, 3)."""
     return np.array([(a.ctypes.data, a.shape[0], a.shape[-1]) for a in room], np.int64)
-
-
-@part
-def room_at(at):
-    """The room whose arrays stand at these addresses."""
-    return Room(
-        carray(pointer(at[0, 0]), at[0, 1], np.uint32),  # flags
-        carray(pointer(at[1, 0]), at[1, 1], np.int32),  # lower
-        carray(pointer(at[2, 0]), at[2, 1], np.uint8),  # classes
-        carray(pointer(at[3, 0]), at[3, 1], np.uint64),  # keys
-        carray(pointer(at[4, 0]), at[4, 1], np.int64),  # values
-        carray(pointer(at[5, 0]), at[5, 1], np.int32),  # cp
-        carray(pointer(at[6, 0]), at[6, 1], np.uint32),  # fl
-        carray(pointer(at[7, 0]), at[7, 1], np.uint8),  # wb
-        carray(pointer(at[8, 0]), at[8, 1], np.int64),  # starts
-        carray(pointer(at[9, 0]), at[9, 1], np.int32),  # text
-        carray(pointer(at[10, 0]), at[10, 1], np.uint32),  # text_fl
-        carray(pointer(at[11, 0]), at[11, 1], np.uint8),  # text_wb
-        carray(pointer(at[12, 0]), (at[12, 1], at[12, 2]), np.int32),  # run
-        carray(pointer(at[13, 0]), (at[13, 1], at[13, 2]), np.int32),  # kind
-        carray(pointer(at[14, 0]), (at[14, 1], at[14, 2]), np.int32),  # pool
-        carray(pointer(at[15, 0]), (at[15, 1], at[15, 2]), np.int32),  # stream
-        carray(pointer(at[16, 0]), (at[16, 1], at[16, 2]), np.int32),  # word
-        carray(pointer(at[17, 0]), (at[17, 1], at[17, 2]), np.int32),  # uni
-        carray(pointer(at[18, 0]), (at[18, 1], at[18, 2]), np.int32),  # touched
-        carray(pointer(at[19, 0]), (at[19, 1], at[19, 2]), np.int32),  # line
-        carray(pointer(at[20, 0]), (at[20, 1], at[20, 2]), np.int32),  # page
-        carray(pointer(at[21, 0]), at[21, 1], np.uint8),  # drop
-        carray(pointer(at[22, 0]), (at[22, 1], at[22, 2]), np.int32),  # para
-        carray(pointer(at[23, 0]), (at[23, 1], at[23, 2]), np.int32),  # list
-        carray(pointer(at[24, 0]), at[24, 1], np.int64),  # size
-        carray(pointer(at[25, 0]), (at[25, 1], at[25, 2]), np.uint64),  # runs
-        carray(pointer(at[26, 0]), (at[26, 1], at[26, 2]), np.uint64),  # words
-        carray(pointer(at[27, 0]), (at[27, 1], at[27, 2]), np.uint64),  # unis
-        carray(pointer(at[28, 0]), (at[28, 1], at[28, 2]), np.uint64),  # others
-        carray(pointer(at[29, 0]), at[29, 1], np.int64),  # stamp
-    )

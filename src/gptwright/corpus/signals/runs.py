@@ -5,6 +5,30 @@
 
 import numpy as np
 
+from gptwright.corpus.signals.arrays import (
+    get_classes,
+    get_cp,
+    get_fl,
+    get_flags,
+    get_keys,
+    get_kind,
+    get_pool,
+    get_run,
+    get_runs,
+    get_stamp,
+    get_starts,
+    get_stream,
+    get_text,
+    get_text_fl,
+    get_text_wb,
+    get_touched,
+    get_uni,
+    get_unis,
+    get_values,
+    get_wb,
+    get_word,
+    get_words,
+)
 from gptwright.corpus.signals.chars import (
     ALNUM,
     SPACE,
@@ -29,14 +53,14 @@ from gptwright.corpus.signals.tokens import exception_of, spacy_words, span_hash
     ALL_UNIS,
 ) = range(12)
 N_COUNTS = 12
-MOST_RUNS = 1 << 16  # known at a time, beside those of the document: their tables stay in the processor's cache
+MOST_RUNS = 1 << 14  # known at a time, beside those of the document: their tables stay in the processor's cache
 
 
 @part
 def decode(data, start, end, room):
     """UTF-8 to code points, their properties and their classes. Returns how many."""
-    cp, fl, wb = room.cp, room.fl, room.wb
-    flags, classes = room.flags, room.classes
+    cp, fl, wb = get_cp(room), get_fl(room), get_wb(room)
+    flags, classes = get_flags(room), get_classes(room)
     n = 0
     i = start
     while i < end:
@@ -103,30 +127,46 @@ def _new_run(room, counts, n, s, e):
         n: the run's id.
         s, e: where it stands in the document.
     """
-    kind, pool, starts, stamp, mask = room.kind, room.pool, room.starts, counts[_STAMP], len(room.runs) - 1
-    text, fl, wb = room.text, room.text_fl, room.text_wb
+    kind, pool, starts, stamp, mask = (
+        get_kind(room),
+        get_pool(room),
+        get_starts(room),
+        counts[_STAMP],
+        len(get_runs(room)) - 1,
+    )
+    text, fl, wb = get_text(room), get_text_fl(room), get_text_wb(room)
     base = counts[_TEXT_USED]
     for i in range(s, e):
-        text[base + i - s], fl[base + i - s], wb[base + i - s] = room.cp[i], room.fl[i], room.wb[i]
+        text[base + i - s], fl[base + i - s], wb[base + i - s] = get_cp(room)[i], get_fl(room)[i], get_wb(room)[i]
     s, e = base, base + e - s
     counts[_TEXT_USED] = e
     kind[0, n], kind[1, n] = s, e
-    kind[2, n] = marks_of_run(room, s, e, exception_of(text, s, e, room.keys, room.values))
+    kind[2, n] = marks_of_run(room, s, e, exception_of(text, s, e, get_keys(room), get_values(room)))
     kind[3, n] = 0
-    total = spacy_words(text, fl, s, e, room.keys, room.values, starts)
+    total = spacy_words(text, fl, s, e, get_keys(room), get_values(room), starts)
     at = counts[_POOL]
     kind[4, n], kind[5, n] = at, total
     for i in range(total):
         a, b = starts[i], starts[i + 1]
         known = counts[_WORDS]
         word = enter(
-            room.words, mask, stamp, span_hash(text, a, b), text, a, b, text, room.word[0], room.word[1], known
+            get_words(room),
+            mask,
+            stamp,
+            span_hash(text, a, b),
+            text,
+            a,
+            b,
+            text,
+            get_word(room)[0],
+            get_word(room)[1],
+            known,
         )
         if word == known:
             counts[_WORDS] = known + 1
-            room.word[0, word], room.word[1, word] = a, b
-            room.word[2, word] = marks_of_word(room, a, b)
-            room.word[3, word] = 0
+            get_word(room)[0, word], get_word(room)[1, word] = a, b
+            get_word(room)[2, word] = marks_of_word(room, a, b)
+            get_word(room)[3, word] = 0
         pool[0, at + i] = word
     counts[_POOL] = at + total
     at = counts[_POOL_UNIS]
@@ -137,12 +177,22 @@ def _new_run(room, counts, n, s, e):
         if fl[a] & ALNUM:
             known = counts[_UNIS]
             word = enter(
-                room.unis, mask, stamp, span_hash(text, a, b), text, a, b, text, room.uni[0], room.uni[1], known
+                get_unis(room),
+                mask,
+                stamp,
+                span_hash(text, a, b),
+                text,
+                a,
+                b,
+                text,
+                get_uni(room)[0],
+                get_uni(room)[1],
+                known,
             )
             if word == known:
                 counts[_UNIS] = known + 1
-                room.uni[0, word], room.uni[1, word] = a, b
-                room.uni[3, word] = 0
+                get_uni(room)[0, word], get_uni(room)[1, word] = a, b
+                get_uni(room)[3, word] = 0
             pool[1, at + total] = word
             total += 1
         a = b
@@ -157,16 +207,16 @@ def clear(room, counts, n):
     Runs are known from document to document, since most of them come again. What is known changes no result, only the time it takes.
     """
     for i in range(counts[DIFFERENT_RUNS]):
-        room.kind[3, room.touched[0, i]] = 0
+        get_kind(room)[3, get_touched(room)[0, i]] = 0
     for i in range(counts[DIFFERENT_WORDS]):
-        room.word[3, room.touched[1, i]] = 0
+        get_word(room)[3, get_touched(room)[1, i]] = 0
     for i in range(counts[DIFFERENT_UNIS]):
-        room.uni[3, room.touched[2, i]] = 0
+        get_uni(room)[3, get_touched(room)[2, i]] = 0
     counts[DIFFERENT_RUNS:] = 0
-    if counts[_STAMP] == 0 or counts[_TEXT_USED] + 2 * n > len(room.text) - 16 or counts[_RUNS] > MOST_RUNS:
+    if counts[_STAMP] == 0 or counts[_TEXT_USED] + 2 * n > len(get_text(room)) - 16 or counts[_RUNS] > MOST_RUNS:
         counts[:] = 0
-        room.stamp[0] += 1
-        counts[_STAMP] = room.stamp[0]
+        get_stamp(room)[0] += 1
+        counts[_STAMP] = get_stamp(room)[0]
 
 
 @part
@@ -179,9 +229,16 @@ def add_runs(room, counts, s, e, first, count):
     Returns:
         The row after the last.
     """
-    cp, fl, run, kind, pool, stream = room.cp, room.fl, room.run, room.kind, room.pool, room.stream
-    table, mask, stamp, text = room.runs, len(room.runs) - 1, counts[_STAMP], room.text
-    begins, finishes = room.kind[0], room.kind[1]
+    cp, fl, run, kind, pool, stream = (
+        get_cp(room),
+        get_fl(room),
+        get_run(room),
+        get_kind(room),
+        get_pool(room),
+        get_stream(room),
+    )
+    table, mask, stamp, text = get_runs(room), len(get_runs(room)) - 1, counts[_STAMP], get_text(room)
+    begins, finishes = get_kind(room)[0], get_kind(room)[1]
     at = first
     i = s
     tok, uni = counts[ALL_WORDS], counts[ALL_UNIS]
@@ -204,7 +261,7 @@ def add_runs(room, counts, s, e, first, count):
         )
         if count != 0:
             if kind[3, one] == 0:
-                room.touched[0, counts[DIFFERENT_RUNS]] = one
+                get_touched(room)[0, counts[DIFFERENT_RUNS]] = one
                 counts[DIFFERENT_RUNS] += 1
             kind[3, one] += 1
             source = kind[4, one]
@@ -219,8 +276,8 @@ def add_runs(room, counts, s, e, first, count):
         i = j
     if count != 0:
         counts[ALL_WORDS], counts[ALL_UNIS] = tok, uni
-        _count_words(room, counts, pool[0], kind[4], kind[5], room.word[3], np.int64(1))
-        _count_words(room, counts, pool[1], kind[6], kind[7], room.uni[3], np.int64(2))
+        _count_words(room, counts, pool[0], kind[4], kind[5], get_word(room)[3], np.int64(1))
+        _count_words(room, counts, pool[1], kind[6], kind[7], get_uni(room)[3], np.int64(2))
     return at
 
 
@@ -228,10 +285,10 @@ def add_runs(room, counts, s, e, first, count):
 def _count_words(room, counts, pool, starts, sizes, times, which):
     """How often each word comes, from how often each run does. ``which``: 1 for spaCy words, 2 for Unicode words."""
     found = ZERO
-    touched = room.touched[which]
+    touched = get_touched(room)[which]
     for i in range(counts[DIFFERENT_RUNS]):
-        one = room.touched[0, i]
-        often = room.kind[3, one]
+        one = get_touched(room)[0, i]
+        often = get_kind(room)[3, one]
         for at in range(starts[one], starts[one] + sizes[one]):
             word = pool[at]
             if times[word] == 0:
