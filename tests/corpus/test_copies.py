@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwright.corpus.copies import ExactCopies
+from gptwright.corpus.copies import ExactCopies, StoredCopies
 
 
 def ids(values: list[int]) -> np.ndarray:
@@ -59,3 +59,34 @@ def test_groups_when_partitions_are_small_then_they_are_the_same(tmp_path: Path,
 def test_copies_when_nothing_is_there_then_nothing_is_found(tmp_path: Path) -> None:
     groups = ExactCopies.find(ids([]), tmp_path)
     assert len(groups.resolve(np.zeros(0, bool), np.zeros(0, bool)).kept_of) == 0
+
+
+def test_stored_copies_when_near_ones_are_known_then_they_go_while_their_original_lives(tmp_path: Path) -> None:
+    # Rows 0, 1 and 4 are one text, 2 and 3 another that is nearly the same; 5 is alone.
+    exact = ExactCopies.find(ids([7, 7, 8, 8, 7, 9]), tmp_path)
+    preferred = np.array([False, True, False, False, False, True])
+    stored = StoredCopies(exact, np.array([[2, 1], [3, 1]]), preferred)
+    alive, none = np.ones(6, bool), np.zeros(6, bool)
+    assert stored.resolve(alive, none).kept_of.tolist() == [1, -1, 1, 1, 1, -1]
+    assert stored.resolve(np.array([1, 0, 1, 1, 1, 1], bool), none).kept_of.tolist() == [-1, -1, -1, 2, 0, -1]
+    heldout = np.array([0, 0, 0, 0, 1, 0], bool)
+    assert stored.resolve(alive, heldout).kept_of.tolist() == [4, 4, 4, 4, -1, -1]
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=10),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8),
+)
+def test_stored_copies_when_chosen_anew_then_every_copy_points_to_a_living_row_that_is_kept(
+    rows: list[tuple[int, bool, bool, bool]], pairs: list[tuple[int, int]]
+) -> None:
+    near = np.array([(a, b) for a, b in dict(pairs).items() if a != b and max(a, b) < len(rows)], np.int64).reshape(
+        -1, 2
+    )
+    _, alive, heldout, preferred = (np.array(column) for column in zip(*rows, strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        exact = ExactCopies.find(ids([row[0] for row in rows]), Path(folder))
+        kept_of = StoredCopies(exact, near, preferred).resolve(alive, heldout).kept_of
+    for row, keep in enumerate(kept_of.tolist()):
+        assert keep == -1 or (alive[row] and alive[keep] and kept_of[keep] == -1 and keep != row)

@@ -98,8 +98,15 @@ class ExactCopies:
         """Groups that ``find`` stored."""
         return cls(mapped(folder / "groups.rows", "<i8"), mapped(folder / "groups.starts", "<i8"))
 
-    def resolve(self, alive: Bools, heldout: Bools) -> Copies:
-        """The kept one of each group: held out before trained on, then the first. See Duplicates."""
+    def save(self, folder: Path) -> None:
+        """Store the groups where ``open`` finds them."""
+        for name, values in (("groups.rows", self.rows), ("groups.starts", self.starts)):
+            with open(folder / name, "wb") as file:
+                for first in range(0, len(values), MEMBERS):
+                    file.write(np.asarray(values[first : first + MEMBERS]).astype("<i8").tobytes())
+
+    def resolve(self, alive: Bools, heldout: Bools, preferred: Bools | None = None) -> Copies:
+        """The kept one of each group: held out before trained on, then preferred ones, then the first. See Duplicates."""
         kept_of = np.full(len(alive), -1, np.int64)
         first = 0
         while first < len(self.starts) - 1:
@@ -112,13 +119,51 @@ class ExactCopies:
             here = alive[rows]
             rows, group = rows[here], group[here]
             best = np.full(len(starts) - 1, np.iinfo(np.int64).max)
-            np.minimum.at(best, group, rows + np.where(heldout[rows], 0, len(alive)))
+            rank = np.where(heldout[rows], 0, 2)
+            if preferred is not None:
+                rank += ~preferred[rows]
+            np.minimum.at(best, group, rows + rank * len(alive))
             keeper = best[group] % len(alive) if len(alive) else best[group]
             copy = keeper != rows
             kept_of[rows[copy]] = keeper[copy]
             let_go(self.rows)
             let_go(self.starts)
         return Copies(kept_of)
+
+
+@dataclass
+class StoredCopies:
+    """What a build stored of copies, to choose anew who is kept without texts: all groups of equal texts, and the near copies that were
+    dropped. Near copies of documents that were dropped then are not known, so a choice from these is exact for equal texts only."""
+
+    exact: ExactCopies
+    near: Array  # (pairs, 2) int64: a near copy and the row kept in its stead
+    preferred: Bools  # rows that were kept: they stay so while they are alive
+
+    @classmethod
+    def open(cls, folder: Path, preferred: Bools) -> "StoredCopies":
+        """Read what ``decide`` left in the index."""
+        return cls(ExactCopies.open(folder), mapped(folder / "near.rows", "<i8").reshape(-1, 2), preferred)
+
+    def resolve(self, alive: Bools, heldout: Bools) -> Copies:
+        """See Duplicates."""
+        copies = self.exact.resolve(alive, heldout, self.preferred)
+        kept_of = copies.kept_of
+        row, keep = np.asarray(self.near[:, 0]), np.asarray(self.near[:, 1])
+        there = alive[row] & alive[keep]
+        row, keep = row[there], keep[there]
+        stands = np.where(kept_of[keep] >= 0, kept_of[keep], keep)
+        # Only rows that stand for themselves go; their exact copies follow them below.
+        own = (kept_of[row] < 0) & (stands != row)
+        # A near copy is never kept in another's stead: what is dropped here stands for no one.
+        own &= ~np.isin(stands, row[own])
+        kept_of[row[own]] = stands[own]
+        for first in range(0, len(kept_of), MEMBERS):
+            piece = kept_of[first : first + MEMBERS]
+            copy = np.flatnonzero(piece >= 0)
+            onward = kept_of[piece[copy]]
+            piece[copy] = np.where(onward >= 0, onward, piece[copy])
+        return copies
 
 
 def mapped(path: Path, kind: npt.DTypeLike) -> Array:
