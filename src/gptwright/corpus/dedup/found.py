@@ -24,7 +24,7 @@ from gptwright.corpus.dedup.verify import EVIDENCE, TextSets, alike, held_by, ja
 from gptwright.corpus.dedup.words import Array
 
 SAME_TEXT, SAME_WORDS, NEAR = (METHODS.index(name) for name in ("same text", "same words", "near"))
-ROUNDS = 4  # of naming texts to compare with in large buckets; the first two find nearly all
+ROUNDS = 8  # of naming texts to compare with in large buckets; one or two do in practice
 MAPPED_ROWS = 1 << 24
 _LEAST_LAST = np.uint64(1) << np.uint64(63)
 
@@ -192,27 +192,43 @@ class _Chooser:
             yield edges[allowed | self.heldout[edges["keep"]]]
 
     def unmet(self, keeper_of_group: Array, kept_of: Array, extra: Array) -> Array:
-        """Pairs of texts to compare: kept ones, and those that their dropped neighbours were dropped for.
+        """Pairs to compare: each text with the first by priority of those that its neighbours were dropped for.
 
-        In large buckets a text met a few others only. When these are dropped for one that it has not met, it is compared with that.
+        In a large bucket a text met a few others only. When these are dropped for one that it has not met, it is compared with that;
+        texts that are dropped now too, since what they are dropped for may itself be dropped next.
         """
         layout, config = self.found.layout, self.found.config
-        wanted = [np.zeros(0, PAIR)]
+        best = _column(self.work / "best", layout.rows, "<i8")
+        best[:] = -1
         for evidence in self.evidence(extra):
             evidence = evidence[alike(evidence, config)]
             if not len(evidence):
                 continue
-            rows = [self.rows_of(np.ascontiguousarray(evidence[side]), keeper_of_group) for side in ("a", "b")]
-            for one, two in (rows, rows[::-1]):
-                fits = (one >= 0) & (two >= 0)
-                fits[fits] = (kept_of[one[fits]] < 0) & (kept_of[two[fits]] >= 0)
-                one_texts = text_keys(layout.norm_ids[one[fits]])
-                met_texts = text_keys(layout.norm_ids[kept_of[two[fits]]])
-                pairs = np.empty(len(one_texts), PAIR)
-                pairs["a"], pairs["b"] = np.minimum(one_texts, met_texts), np.maximum(one_texts, met_texts)
-                wanted.append(distinct_pairs(pairs[one_texts != met_texts]))
-        pairs = distinct_pairs(np.concatenate(wanted))
-        return self.unknown(pairs, extra)
+            ends = [self.rows_of(np.ascontiguousarray(evidence[side]), keeper_of_group) for side in ("a", "b")]
+            one, two = np.concatenate(ends), np.concatenate(ends[::-1])
+            there = (one >= 0) & (two >= 0)
+            one, keep = one[there], kept_of[two[there]]
+            there = (keep >= 0) & (keep != one) & (keep != kept_of[one])
+            one, keep = one[there], keep[there]
+            first, second = self.keys(keep)
+            order = np.lexsort((keep, second, first, one))
+            one, keep, first, second = one[order], keep[order], first[order], second[order]
+            new = np.append(True, one[1:] != one[:-1]) if len(one) else np.zeros(0, bool)
+            one, keep, first, second = one[new], keep[new], first[new], second[new]
+            former = best[one]
+            old_first, old_second = self.keys(np.maximum(former, 0))
+            sooner = (second < old_second) | ((second == old_second) & (keep < former))
+            better = (former < 0) | (first < old_first) | ((first == old_first) & sooner)
+            best[one[better]] = keep[better]
+        wanted = [np.zeros(0, PAIR)]
+        for start in range(0, layout.rows, CHUNK_RECORDS):
+            keep = np.asarray(best[start : start + CHUNK_RECORDS])
+            at = np.flatnonzero(keep >= 0)
+            one_texts, met_texts = text_keys(layout.norm_ids[start + at]), text_keys(layout.norm_ids[keep[at]])
+            pairs = np.empty(len(at), PAIR)
+            pairs["a"], pairs["b"] = np.minimum(one_texts, met_texts), np.maximum(one_texts, met_texts)
+            wanted.append(pairs)
+        return self.unknown(distinct_pairs(np.concatenate(wanted)), extra)
 
     def unknown(self, pairs: Array, extra: Array) -> Array:
         """Pairs that have no evidence yet."""
