@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,10 +19,12 @@ from hypothesis import strategies as st
 from gptwright.corpus.copies import Copies
 from gptwright.corpus.dedup import candidates, layout, verify
 from gptwright.corpus.dedup.config import DedupConfig
+from gptwright.corpus.dedup.edits import write_edits
 from gptwright.corpus.dedup.features import shingle_set
 from gptwright.corpus.dedup.find import find
 from gptwright.corpus.dedup.found import Found
 from gptwright.corpus.dedup.layout import PartFiles
+from gptwright.corpus.dedup.priority import Priority
 from gptwright.corpus.dedup.verify import EVIDENCE
 
 from .conftest import Maker
@@ -207,6 +210,47 @@ def test_find_when_documents_come_and_go_then_the_result_is_that_of_a_full_build
             chosen = [universe[i] for i in sorted(step)]
             again = outcome(look(chosen, tmp_path / "kept", SMALL))
             assert again == outcome(look(chosen, tmp_path / f"new{number}", SMALL))
+
+
+def test_find_when_buckets_are_hubs_then_each_dropped_text_is_verified_against_a_kept_one(
+    universe: list[PartFiles], tmp_path: Path
+) -> None:
+    found = look(universe, tmp_path, SMALL)
+    assert not found.whole
+    texts = [text for part in universe for text in pq.read_table(part.docs)["text"].to_pylist()]
+    for seed in range(6):
+        chance = np.random.default_rng(seed)
+        alive, heldout = chance.random(len(texts)) < 0.8, chance.random(len(texts)) < 0.1
+        found.priority = Priority(chance.integers(0, 3, len(texts)).astype(np.uint64), np.zeros(len(texts), np.uint64))
+        copies = found.resolve(alive, heldout)
+        dropped = np.flatnonzero(copies.kept_of >= 0)
+        assert len(dropped) > 3
+        for row in dropped:
+            keep = copies.kept_of[row]
+            assert alive[row]
+            assert alive[keep]
+            assert copies.kept_of[keep] < 0
+            assert heldout[keep] or not heldout[row]
+            assert true_jaccard(texts[row], texts[keep]) >= 0.8
+
+
+def test_find_when_there_is_nothing_then_nothing_is_found(parts: Maker, tmp_path: Path) -> None:
+    for made in ([], parts([], ["", "", "!"])):
+        rows = 3 if made else 0
+        found = look(made, tmp_path, DedupConfig())
+        copies = choose(found)
+        assert copies.kept_of.tolist() == [-1, 0, -1][:rows]
+        assert len(write_edits(found, copies.kept_of < 0, tmp_path / "edits")) == len(made)
+
+
+def test_find_when_settings_change_then_all_is_compared_anew(parts: Maker, tmp_path: Path) -> None:
+    texts = [" ".join(prose(1)), " ".join(similar(prose(1), 0.9, 1))]
+    other = NO_EDITS.model_copy(update={"bands": 4, "rows": 2})
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    for config, folder in ((NO_EDITS, "1"), (other, "2"), (NO_EDITS, "1")):
+        made = [make_part(tmp_path / folder, "p", texts, config)]
+        assert choose(look(made, tmp_path, config)).kept_of.tolist() == [-1, 0]
 
 
 def test_find_when_a_document_is_gone_then_the_index_has_no_trace_of_it(

@@ -2,7 +2,7 @@
 
 Simplification is a function of the case-folded text with white space collapsed, so texts of one ``norm_id`` have the same words.
 Scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) give one word a letter. Vowel signs of Indic scripts are no
-diacritics and stay. Source of the steps: datatrove's text normalisation (research notes in docs/log.md).
+diacritics and stay. The steps are those of datatrove's simplify_text (utils/text.py).
 """
 
 import unicodedata
