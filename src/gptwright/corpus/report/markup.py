@@ -136,8 +136,8 @@ def histogram(measure: Measure) -> Markup:
     whole = float(measure.low).is_integer() and float(measure.high).is_integer()
     ticks = []
     for to, along in (("start", 0.0), ("middle", 0.5), ("end", 1.0)):
-        value = axis.value(along) if along == 0.5 else min(max(axis.value(along), measure.low), measure.high)
-        told = number(float(round(value)) if whole and value >= 10 else _round(value))
+        value = max(axis.value(along), 0.0) if measure.low >= 0 else axis.value(along)
+        told = number(float(round(value)) if whole else round(value, 2) if axis.high - axis.low < 3 else _round(value))
         ticks.append(f'<text x="{_WIDTH * along:.0f}" y="{_TOP + _HEIGHT + 14}" text-anchor="{to}">{esc(told)}</text>')
     limit = f"{SIGNS[rule.op]} {number(rule.threshold)}"
     label = (

@@ -134,7 +134,9 @@ def sources(facts: Facts) -> Markup:
                 size(of["bytes"]),
                 join([share(of["bytes"], of["bytes_read"]), bar(("k", of["bytes"] / max(of["bytes_read"], 1)))]),
                 size(of["heldout"]["bytes"]),
-                join([name(worst[0]), f" {share(worst[1], of['bytes_read'])}"]) if worst else "none",
+                Markup(f'<span class="wide">{name(worst[0])} {esc(share(worst[1], of["bytes_read"]))}</span>')
+                if worst
+                else "none",
             ]
         )
         inner = [
