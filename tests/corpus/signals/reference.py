@@ -5,6 +5,7 @@ import re
 import statistics
 import unicodedata
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 from gptwright.corpus.signals import chars, exceptions
@@ -32,6 +33,7 @@ def over(a: float, b: float) -> float:
     return a / b if b else 0.0
 
 
+# ruff: noqa: E501
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
@@ -42,7 +44,7 @@ def special(word: str) -> int:
 
 def cut(word: str, mark: int) -> list[str]:
     places = [0, *[i for i in range(1, len(word)) if mark >> i & 1], len(word)]
-    return [word[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [word[a:b] for a, b in pairwise(places)]
 
 
 def prefix(word: str) -> int:
@@ -246,7 +248,7 @@ def sentences(text: str) -> int:
 def prose_sentences(line: str) -> int:
     runs = line.split()
     total = int(bool(runs))
-    for run, after in zip(runs, runs[1:], strict=False):
+    for run, after in pairwise(runs):
         end = len(run)
         while end and has(run[end - 1], chars.PUNCT) and not has(run[end - 1], chars.SENTENCE) and run[end - 1] != "…":
             end -= 1

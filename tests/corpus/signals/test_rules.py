@@ -14,6 +14,7 @@ SETS = (
     "gopher_quality@datatrove", "gopher_quality@dclm", "gopher_repetition@datatrove", "gopher_repetition@dclm", "c4@reference", "c4@datatrove",
     "c4@fineweb", "fineweb@datatrove", "refinedweb@dclm", "curator@curator",
 )  # fmt: skip
+# ruff: noqa: E501
 COUNT = iter(range(10**9))
 
 
@@ -209,4 +210,6 @@ def test_rules_when_read_then_every_signal_is_measured_and_every_rule_has_a_case
         for rule in rule_sets()[name]:
             assert rule.signal in SCHEMA.names, rule.id
             assert rule.id in tried, rule.id
-            assert rule.description and rule.source and re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+@[a-z]+", rule.id)
+            assert rule.description
+            assert rule.source
+            assert re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+@[a-z]+", rule.id)
