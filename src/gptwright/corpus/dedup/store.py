@@ -14,7 +14,7 @@ from gptwright.corpus.dedup.words import Array
 
 __all__ = ["PARTITION_RECORDS", "Spill", "among", "bits_for", "chunks", "mapped", "place", "save"]
 
-PARTITION_RECORDS = 1 << 22  # held and sorted at a time
+PARTITION_RECORDS = 1 << 21  # held and sorted at a time
 CHUNK_RECORDS = 1 << 20  # read at a time where nothing is sorted
 MOST_BITS = 10  # partitions are files that are open together
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
