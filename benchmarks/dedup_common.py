@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from signals_common import documents
 
 PART_DOCUMENTS = 20_000
@@ -92,7 +93,12 @@ def ours(texts: list[str], *, everything: bool = False) -> dict[str, Any]:
         end = time.process_time()
     finally:
         shutil.rmtree(folder)
-    return {"cpu_s": end - begin, "features_s": features - begin, "copies": int((kept_of >= 0).sum()), "kept_of": kept_of}
+    return {
+        "cpu_s": end - begin,
+        "features_s": features - begin,
+        "copies": int((kept_of >= 0).sum()),
+        "kept_of": kept_of,
+    }
 
 
 def growth(size_bytes: int) -> dict[str, float]:

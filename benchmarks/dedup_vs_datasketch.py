@@ -1,6 +1,6 @@
 """Near-duplicate removal against datasketch: MinHash with 128 permutations and MinHashLSH at 0.8, same text, one core, CPU time.
 
-    python benchmarks/dedup_vs_datasketch.py --mb 16 [--json]
+python benchmarks/dedup_vs_datasketch.py --mb 16 [--json]
 """
 
 import argparse
