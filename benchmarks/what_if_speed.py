@@ -20,7 +20,7 @@ from gptwright.core.files import write_json
 from gptwright.corpus import tables
 from gptwright.corpus.decide import Part, decide, publish
 from gptwright.corpus.recipes import Recipe
-from gptwright.corpus.recipes.evaluate import columns
+from gptwright.corpus.signals import SCHEMA
 from gptwright.corpus.whatif import what_if
 
 LIMIT_S = 2.0
@@ -46,23 +46,23 @@ def make_corpus(folder: Path, documents: int, recipe: Recipe, seed: int = 0) -> 
             "text": pa.array([f"text {n}" for n in texts.tolist()], pa.large_string()),
             "source": pa.array([source] * each), "locator": pa.array([f"{n}.txt" for n in range(each)]),
         }  # fmt: skip
-        signals = {f.name: pa.nulls(each, f.type) for f in tables.SIGNALS}
-        for name in columns(recipe):
-            if name not in ("lang", "n_turns"):
-                rule = next((rule for rule in recipe.rules if rule.signal == name), None)
-                scale = 2 * rule.threshold if rule else 1.0
-                signals[name] = pa.array((random.random(each) * scale).astype(np.float32))
+        signals = {name: random.random(each, np.float32) for name in SCHEMA.names if name != "lang"}
+        for rule in recipe.document_rules:
+            # One document in forty fails a rule, so that most of them hang on the one that is moved.
+            beyond = random.random(each, np.float32) * np.float32(40 / 39)
+            signals[rule.signal] = np.float32(rule.threshold) * (beyond if rule.op[0] == ">" else 2 - beyond)
+        signals = {name: pa.array(values) for name, values in signals.items()}
+        signals["n_turns"] = pa.nulls(each, pa.int32())
         signals["n_chars"] = pa.array(random.integers(5, 90_000, each))
         signals["n_bytes_edited"] = signals["n_chars"]
         signals["edit_id"] = text
         signals["lang"] = pa.array(random.choice(["en", "de", "fr", "und"], each).tolist())
-        for name in signals:
-            if name.startswith("pii_"):
-                signals[name] = pa.array(random.integers(0, 2, each).astype(np.int32))
+        signals["pii_email"] = pa.array(random.integers(0, 2, each).astype(np.int32))
+        signals["pii_drop"] = pa.array(np.zeros(each, bool))
         docs_path, signals_path = (tables.part_path(folder, table, number) for table in ("docs", "signals"))
         tables.write_table(docs_path, pa.table(docs).select(tables.DOCS.names).cast(tables.DOCS))
         tables.write_table(signals_path, pa.table(signals))
-        parts.append(Part(docs_path, signals_path, source, "mask"))
+        parts.append(Part(docs_path, signals_path, source))
     publish(decide(parts, recipe, 0.01, None, work=folder / "decide"), folder)
     write_json(folder / tables.MANIFEST, {"format": 1, "hash": "b2:0", "parts": len(parts), "meta": {}})
 

@@ -14,7 +14,7 @@ import pytest
 from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.hashing import content_id, doc_uid, norm_id
 from gptwright.core.ledger import Ledger
-from gptwright.corpus import docwriter, extract, readers, tables
+from gptwright.corpus import docwriter, extract, readers, signals, tables
 from gptwright.corpus import text as t
 from gptwright.corpus.build import build_corpus
 from gptwright.corpus.config import CorpusConfig
@@ -87,8 +87,11 @@ def test_build_when_documents_are_written_then_ids_are_those_of_the_house(projec
     assert row["content_id"].hex() == content_id(text)
     assert row["norm_id"].hex() == norm_id("caf\u00e9 AND two  lines, that is all there is.")
     assert pq.read_schema(tables.part_path(project.out, "docs", 0)).equals(tables.DOCS)
-    for table, schema in (("signals", tables.SIGNALS), ("edits", tables.EDITS), ("decisions", tables.DECISIONS)):
+    for table, schema in (("edits", tables.EDITS), ("decisions", tables.DECISIONS)):
         assert pq.read_schema(tables.part_path(project.out, table, 0)).equals(schema)
+    names = pq.read_schema(tables.part_path(project.out, "signals", 0)).names
+    assert names[: len(signals.SCHEMA)] == signals.SCHEMA.names
+    assert {"n_bytes_edited", "n_turns", "edit_id", "pii_drop", "pii_email", "pii_secret"} <= set(names)
 
 
 @pytest.mark.parametrize("fill", [[], ["empty_dir/"], [".hidden"]])
@@ -254,8 +257,8 @@ def test_build_when_done_again_then_no_file_is_read_and_the_hash_is_the_same(
         project.write(f"{i}.txt", project.prose(i))
     first = project.build()
     read: list[str] = []
-    real = readers.read_file
-    monkeypatch.setattr(readers, "read_file", lambda path: read.append(path.name) or real(path))
+    real = readers.read_blob
+    monkeypatch.setattr(readers, "read_blob", lambda blob, *more: read.append(blob.name) or real(blob, *more))
     monkeypatch.setattr(extract, "b2_file", lambda path: pytest.fail(f"{path} was hashed again"))
     assert project.build() == first
     assert read == []
@@ -270,8 +273,8 @@ def test_build_when_one_file_is_new_then_only_that_one_is_read(
     project.write("2b.txt", project.prose(22))
     project.write("3.txt", project.prose(33))
     read: list[str] = []
-    real = readers.read_file
-    monkeypatch.setattr(readers, "read_file", lambda path: read.append(path.name) or real(path))
+    real = readers.read_blob
+    monkeypatch.setattr(readers, "read_blob", lambda blob, *more: read.append(blob.name) or real(blob, *more))
     grown = project.build()
     assert read == ["2b.txt", "3.txt"]
     assert [d.locator for d in documents(project.out)] == ["0.txt", "1.txt", "2.txt", "2b.txt", "3.txt", "4.txt"]
@@ -332,14 +335,14 @@ def test_build_when_file_changes_while_it_is_read_then_it_is_said_and_the_next_b
     project: "Project", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.write("a.txt", project.prose(1))
-    real = readers.read_file
+    real = readers.read_blob
 
-    def late(path: Path) -> readers.Reading:
+    def late(blob: readers.Blob, *more: str | None) -> readers.Reading:
         project.write("a.txt", project.prose(2) + " More than before.")
-        return real(path)
+        return real(blob, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(readers, "read_file", late)
+        patch.setattr(readers, "read_blob", late)
         with pytest.raises(UserError, match=r"a.txt: the file changed while it was read. Run the same command again"):
             project.build()
     project.build()

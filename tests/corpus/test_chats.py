@@ -106,7 +106,10 @@ def test_chats_when_folder_has_none_then_it_is_said(tmp_path: Path) -> None:
         read_chats(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b'\xef\xbb\xbf{"prompt": "caf\xe9", "response": "b"}\n', '{"prompt": "café", "response": "b"}'.encode("cp1252")])
+@pytest.mark.parametrize(
+    "content",
+    [b'\xef\xbb\xbf{"prompt": "caf\xe9", "response": "b"}\n', '{"prompt": "café", "response": "b"}'.encode("cp1252")],
+)
 def test_chats_when_a_byte_is_of_another_encoding_then_the_row_is_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
     assert read_chats(tmp_path / "a.jsonl").conversations[0][0]["content"] == "café"

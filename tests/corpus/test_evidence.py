@@ -48,7 +48,7 @@ class Planted:
 def decided_again(project: "Project", recipe: Recipe, **more: object) -> Decided:
     state = json.loads((project.out / "recipe.json").read_text())
     parts = [
-        Part(*(tables.part_path(project.out, t, n) for t in ("docs", "signals")), part["source"], part["policy"])
+        Part(*(tables.part_path(project.out, t, n) for t in ("docs", "signals")), part["source"])
         for n, part in enumerate(state["parts"])
     ]
     decided = decide(parts, recipe, 0, None, work=project.out / "again", **more)  # type: ignore[arg-type]
@@ -166,4 +166,4 @@ def test_decide_when_parts_are_many_then_digest_and_counts_are_those_of_one(proj
 def _part(folder: Path, name: str, docs: pa.Table, signals: pa.Table) -> Part:
     pq.write_table(docs, folder / f"{name}-docs.parquet")
     pq.write_table(signals, folder / f"{name}-signals.parquet")
-    return Part(folder / f"{name}-docs.parquet", folder / f"{name}-signals.parquet", "own", "mask")
+    return Part(folder / f"{name}-docs.parquet", folder / f"{name}-signals.parquet", "own")

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from gptwright.core.errors import UserError
 from gptwright.corpus import mix, tables
 from gptwright.corpus.build import build_corpus
-from gptwright.corpus.config import CorpusConfig
-from gptwright.corpus.mix import MixConfig, effective_epochs, source_repeats
+from gptwright.corpus.config import CorpusConfig, MixConfig
+from gptwright.corpus.mix import effective_epochs, source_repeats
 from gptwright.corpus.view import Document, documents
 
 if TYPE_CHECKING:

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from gptwright.core.hashing import content_id, doc_uid, norm_id
 from gptwright.corpus import rowids, text
 
-TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=60) | st.text("Aaß İIıẞ\t\n \u2003\u00a0\x1c\x85日Ωﬀ𐐀ΐ", max_size=40), min_size=1, max_size=8)
+TEXTS = st.lists(
+    st.text(st.characters(codec="utf-8"), max_size=60)
+    | st.text("Aaß İIıẞ\t\n \u2003\u00a0\x1c\x85日Ωﬀ𐐀ΐ", max_size=40),
+    min_size=1,
+    max_size=8,
+)
 
 
 @settings(max_examples=300, deadline=None)

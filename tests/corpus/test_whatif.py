@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 def corpus(project: "Project") -> list[Part]:
     """Texts of many lengths, copies among them, one of which is long by its white space alone."""
-    rows = [{"text": project.prose(i % 70, 1 + i % 37)} for i in range(140)]
+    rows = [{"text": project.prose(i % 70, 1 + i % 70)} for i in range(140)]
     rows += [{"text": "one    two      three   four"}, {"text": "one two three four"}]
     rows += [{"text": f"{i} 12 34 56 78 90 {i * 7} words"} for i in range(20)]
     project.write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
-    project.write("b.txt", project.prose(3, 4))
+    project.write("b.txt", project.prose(33, 34))
     project.build(share=0.2)
     state = json.loads((project.out / "recipe.json").read_text())
     return [
-        Part(part_path(project.out, "docs", n), part_path(project.out, "signals", n), part["source"], part["policy"])
+        Part(part_path(project.out, "docs", n), part_path(project.out, "signals", n), part["source"])
         for n, part in enumerate(state["parts"])
     ]
 
@@ -64,7 +64,7 @@ def test_what_if_when_thresholds_change_then_it_is_what_deciding_anew_gives(proj
         moved += source.gained.documents + source.lost.documents
         for rule in change.rules:
             assert rule.failed_after.get("own", Amount()).documents == decided.sources["own"].failed[rule.rule]
-    assert moved > 100, "the changes must change something"
+    assert moved > 50, "the changes must change something"
 
 
 def table_of(out: Path, number: int) -> list[bool]:

@@ -1,44 +1,85 @@
-"""Build the corpus: list, hash, extract, look, decide, link. Each step asks first whether its result is there already."""
+"""Build the corpus: gather, list, extract, look, compare, decide, cut, publish. Each step asks first whether its result is there already."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import numpy as np
 
 from gptwright.core.errors import Interrupted, UserError
-from gptwright.core.executors import map_tasks, usable_cores
+from gptwright.core.executors import Executor, Local, usable_cores
 from gptwright.core.files import TEMPORARY, read_json, remove_leftovers, write_json
-from gptwright.core.hashing import b2_json
 from gptwright.core.interrupt import stop_on_signals
-from gptwright.core.ledger import FileRow, Ledger, SourceRow
+from gptwright.core.ledger import Ledger
 from gptwright.core.progress import progress, say
-from gptwright.corpus import extract, look, tables
-from gptwright.corpus.config import CorpusConfig, SourceConfig
-from gptwright.corpus.decide import Decided, Part, Tally, decide, publish
+from gptwright.corpus import extract, look, tables, tasks
+from gptwright.corpus.blocks import Blocks
+from gptwright.corpus.config import CorpusConfig
+from gptwright.corpus.copies import Bools
+from gptwright.corpus.cut import Cutter
+from gptwright.corpus.decide import Decided, Part, decide, publish
+from gptwright.corpus.decontaminate.settle import Settled
+from gptwright.corpus.dedup.find import find
+from gptwright.corpus.dedup.found import Found
+from gptwright.corpus.dedup.layout import PartFiles
+from gptwright.corpus.forget import near_copies, purge_tasks
+from gptwright.corpus.licences.review import Decision
+from gptwright.corpus.licences.review import apply as apply_reviews
+from gptwright.corpus.licences.sidecars import with_sidecars
+from gptwright.corpus.licences.table import by_source, licence_table
+from gptwright.corpus.preference import preference
 from gptwright.corpus.recipes import Recipe
+from gptwright.corpus.result import CorpusResult, corpus_result, nothing, source_row, tell
+from gptwright.corpus.scored import Scorer
 from gptwright.corpus.sources.base import Listing
-from gptwright.corpus.sources.kinds import list_source
+from gptwright.corpus.sources.kinds import gather_sources, list_source
+from gptwright.corpus.sources.raw import RawStore
+from gptwright.corpus.tables import MANIFEST
 
 __all__ = ["CorpusResult", "build_corpus"]
 
-MANIFEST = "corpus.json"
 POOL_BYTES = 64 << 20  # less work than this is done faster without starting processes
-J = TypeVar("J")
 
 
-@dataclass(frozen=True)
-class CorpusResult:
-    """A corpus that was built: its hash, its size, and what is to be said about it."""
+@dataclass
+class _Build:
+    """What the steps of one build share."""
 
-    hash: str
-    documents: int
-    bytes: int
-    meta: dict[str, Any] = field(default_factory=dict)
+    config: CorpusConfig
+    root: Path
+    out: Path
+    executor: Executor
+    blocks: Blocks | None
+    key: bytes | None
+    listings: list[Listing] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    docs: list[tuple[str, str]] = field(default_factory=list)  # (docs file, source), in the corpus's order
+    reviews: dict[str, list[list[Any]]] = field(default_factory=dict)  # of single documents, by source
+    wanted: set[str] = field(default_factory=set)  # names of tasks whose results stay
+
+    @property
+    def tasks(self) -> Path:
+        return self.out / "tasks"
+
+    def run(self, label: str, task: Callable[[Any], Any], jobs: Sequence[Any]) -> None:
+        self.wanted |= {job.name for job in jobs}
+        tasks.run(label, task, jobs, self.executor)
 
 
 def build_corpus(
-    config: CorpusConfig, *, root: Path, out: Path, ledger: Ledger, workers: int | None = None
+    config: CorpusConfig,
+    *,
+    root: Path,
+    out: Path,
+    ledger: Ledger,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    blocks: Blocks | None = None,
+    key: bytes | None = None,
+    suites: Sequence[str] = (),
+    reviews: Sequence[Decision] = (),
 ) -> CorpusResult:
     """Bring the corpus up to date with its sources.
 
@@ -48,49 +89,159 @@ def build_corpus(
         out: the corpus folder (work/corpus); only this function writes there.
         ledger: gets the sources, the outcome of each file, and at the first build the held-out share.
         workers: processes; None takes all cores for much work and one for little.
+        executor: where tasks run; None: processes of this machine.
+        blocks: texts that were erased and must not come back.
+        key: of the project, for pseudonyms.
+        suites: files with the project's own evaluation questions, to keep out of training as well.
+        reviews: a person's decisions about licences.
 
     Returns:
         The hash of the kept documents (independent of time and machine), and numbers by source in ``meta``.
 
     Raises:
         UserError: a source is missing or empty, or nothing readable is left.
+        Interrupted: stopped; the next build goes on.
     """
     if not config.sources:
         raise UserError("there is no text to learn from", where="corpus.sources", fix="Run: gptwright data add FOLDER")
-    tasks = out / "tasks"
-    tasks.mkdir(parents=True, exist_ok=True)
+    (out / "tasks").mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
-    listings = [list_source(name, source, root) for name, source in config.sources.items()]
-    jobs, failed, stats = _extract_jobs(listings, config, tasks, out)
-    write_json(out / "stat.json", stats)
-    todo = sum(file.size_bytes for job in jobs if not job.record.exists() for file in job.files)
-    pool = workers if workers is not None else usable_cores() if todo > POOL_BYTES else 1
-    made = _run("reading", extract.run, jobs, pool)
-    records = [read_json(path) for path in made]
-
-    looks = [
-        look.Job(
-            str(tasks), output["name"], config.sources[record["source"]].pii, config.sources[record["source"]].tidy
-        )
-        for record in records
-        for output in record["outputs"]
-    ]
-    _run("looking", look.run, looks, pool)
-    rows = _file_rows(listings, records, failed)
-    if not looks:
-        raise UserError(
-            _nothing(rows), where="corpus.sources", fix="Add files with text: txt, md, html, jsonl, csv or parquet"
-        )
-    owner = {output["name"]: record["source"] for record in records for output in record["outputs"]}
-    parts = [Part(tasks / job.docs, job.signals, owner[job.docs], job.policy) for job in looks]
-
-    ledger.set_sources([_source_row(listing, config.sources[listing.name]) for listing in listings])
-    for listing in listings:
+    for name in gather_sources(config, root, out / "raw", again=False):
+        say(f"corpus: {name} is gathered")
+    build = _Build(config, root, out, executor or Local(), blocks, key)
+    build.listings = [list_source(name, source, root, out / "raw") for name, source in config.sources.items()]
+    for listing in build.listings:
+        with_sidecars(listing)
+        build.reviews[listing.name] = apply_reviews(listing, reviews)
+    failed = _read(build, workers if executor is None else 0)
+    rows = tasks.file_rows(build.listings, build.records, failed)
+    if not build.docs:
+        fix = "Add files with text: txt, md, html, pdf, docx, epub, jsonl, csv, parquet and others"
+        raise UserError(nothing(rows), where="corpus.sources", fix=fix)
+    ledger.set_sources([source_row(listing, config.sources[listing.name]) for listing in build.listings])
+    for listing in build.listings:
         ledger.set_files(listing.name, [row for row in rows if row.source == listing.name])
+
+    looks, parts = _look(build)
+    found = _compare(build, parts)
+    leaks, notes = _decontaminated(build, found, suites)
+    decided, cutter = _decide(build, parts, looks, found, leaks, ledger)
+    abouts = {name: RawStore(out / "raw" / name).about() for name in config.sources}
+    result = corpus_result(config, build.listings, rows, decided, notes, abouts)
+    _publish(build, cutter, decided, result)
+    tasks.forget_old_tasks(build.tasks, build.wanted)
+    tell(result)
+    return result
+
+
+def _read(build: _Build, workers: int | None) -> list[Any]:
+    """Read all sources into docs files; erased texts, and nearly erased ones, stay out."""
+    while True:
+        jobs, failed, stats = tasks.extract_jobs(build.listings, build.config, build.out, build.blocks, build.reviews)
+        write_json(build.out / "stat.json", stats)
+        todo = sum(file.size_bytes for job in jobs if not job.record.exists() for file in job.files)
+        if workers != 0:
+            build.executor = Local(workers or (usable_cores() if todo > POOL_BYTES else 1))
+        build.run("reading", extract.run, jobs)
+        build.records = [read_json(job.record) for job in jobs]
+        build.docs = [(output["name"], record["source"]) for record in build.records for output in record["outputs"]]
+        features = [
+            tasks.Features(str(build.tasks), str(build.tasks / name), build.config.dedup) for name, _ in build.docs
+        ]
+        build.run("comparing", tasks.make_features, features)
+        widened = near_copies(build.blocks, [job.path for job in features]) if build.blocks is not None else None
+        if widened is None:
+            return failed
+        # A near copy of an erased text came in: from now on it is known by itself, and what was just written goes.
+        build.blocks = widened.blocks
+        purge_tasks(build.out, widened.fresh)
+
+
+def _look(build: _Build) -> tuple[list[look.Job], list[Part]]:
+    """Signals and edits of every docs file, with the scores of classifiers where there are any."""
+    jobs = [tasks.look_job(build.tasks, name, source, build.config, build.key) for name, source in build.docs]
+    build.run("looking", look.run, jobs)
+    scorer = Scorer.of(build.config.quality, build.root)
+    signals = [job.signals for job in jobs]
+    if scorer is not None:
+        signals = scorer.add(jobs, build.tasks, build.run)
+    parts = [Part(build.tasks / name, path, source) for (name, source), path in zip(build.docs, signals, strict=True)]
+    return jobs, parts
+
+
+def _compare(build: _Build, parts: Sequence[Part]) -> Found:
+    """Groups of equal texts and evidence of similar ones."""
+    files = [
+        PartFiles(part.docs, tasks.Features(str(build.tasks), str(part.docs), build.config.dedup).path, part.source)
+        for part in parts
+    ]
+    with progress("duplicates", unit="steps") as bar, stop_on_signals() as stop:
+
+        def between() -> None:
+            bar.advance()
+            if stop:
+                raise Interrupted(f"stopped by {stop.reason} while looking for duplicates; run again to continue")
+
+        work = build.out / f"{TEMPORARY}duplicates"
+        found = find(files, build.config.dedup, build.out / "index" / "near", work, between)
+    found.priority = preference(parts, list(build.config.sources), next(iter(build.config.quality.models), None), work)
+    return found
+
+
+def _decontaminated(build: _Build, found: Found, suites: Sequence[str]) -> tuple[Settled | None, list[str]]:
+    """Documents that hold evaluation items, and what is to be said about items that could not be looked for."""
+    config = build.config.decontaminate
+    patterns = [*config.sets, *(suites if config.suites else ())]
+    if not patterns:
+        return None, []
+    from gptwright.corpus.decontaminate import evals, items, scan, settle
+
+    known = evals.make(
+        items.read_sets(items.find_sets(patterns, build.root), config.fields),
+        build.tasks,
+        words=config.words,
+        shortest=config.shortest,
+    )
+    build.wanted.add(f"evals-{known.name}")
+    index = str(evals.index_path(build.tasks, known.name))
+    jobs = [scan.Job(str(build.tasks), str(build.tasks / name), index) for name, _ in build.docs]
+    build.run("evaluation items", scan.run, jobs)
+    rows = found.layout.rows
+    alive = found.resolve(np.ones(rows, bool), np.zeros(rows, bool)).kept_of < 0
+    settled = settle.settle([job.path for job in jobs], known, config, alive)
+    notes = []
+    if known.ignored:
+        notes.append(f"{len(known.ignored)} evaluation items are too short to be looked for")
+    if unchecked := settled.unchecked:
+        notes.append(f"{len(unchecked)} evaluation items consist of common words alone and were not looked for")
+    return settled, notes
+
+
+def _decide(
+    build: _Build, parts: list[Part], looks: list[look.Job], found: Found, leaks: Settled | None, ledger: Ledger
+) -> tuple[Decided, Cutter]:
+    """Decide, then cut boilerplate, repeated spans and the recipe's lines out of what is kept."""
+    config = build.config
     share = ledger.get_setting("heldout_share")
     fixed = (float(share), str(ledger.get_setting("heldout_unit", "document"))) if share is not None else None
-    recipe = Recipe.load(config.recipe, root)
-    decided = decide(parts, recipe, config.heldout_share, fixed, work=out / f"{TEMPORARY}decide")
+    recipe = Recipe.load(config.recipe, build.root)
+    cutter = Cutter(parts, [job.edits for job in looks], found, recipe, build.tasks)
+
+    def cut(kept: Bools, heldout: Bools) -> Sequence[Path]:
+        return cutter.cut(kept, heldout)
+
+    respect = {name for name, source in config.sources.items() if source.consent.policy == "respect"}
+    decided = decide(
+        parts,
+        recipe,
+        config.heldout_share,
+        fixed,
+        work=build.out / f"{TEMPORARY}decide",
+        duplicates=found,
+        contamination=leaks,
+        respect=respect,
+        cut=cut,
+    )
     if not decided.kept:
         reasons = ", ".join(f"{count} by {rule}" for rule, count in sorted(decided.dropped().items()))
         raise UserError(
@@ -99,190 +250,23 @@ def build_corpus(
     if fixed is None:
         ledger.set_setting("heldout_unit", decided.unit)
         ledger.set_setting("heldout_share", decided.share)
-    result = _result(config, listings, rows, decided)
-    _publish(out, looks, decided, result)
-    _forget_old_tasks(tasks, jobs, looks)
-    _tell(result)
-    return result
+    build.wanted |= cutter.names
+    return decided, cutter
 
 
-def _tell(result: CorpusResult) -> None:
-    """What a person should know of each source: its size, its licence, and files that gave nothing."""
-    for name, source in result.meta["sources"].items():
-        licence = f"{source['license'] or 'licence unknown'} ({source['license_evidence']})"
-        dropped = f", {sum(source['dropped'].values())} dropped" if source["dropped"] else ""
-        say(f"corpus: {name}: {source['kept']} documents, {source['bytes'] / 1e6:.2f} MB{dropped}; {licence}")
-        if others := {outcome: n for outcome, n in source["files"].items() if outcome != "ok"}:
-            say(f"corpus: {name}: files without text: " + ", ".join(f"{n} {o}" for o, n in sorted(others.items())))
-        if source["pii"]:
-            found = ", ".join(f"{n} {kind}" for kind, n in source["pii"].items())
-            say(f"corpus: {name}: personal data found by rules: {found}; policy: {source['pii_policy']}")
-    for note in result.meta["notes"]:
-        say(f"corpus: {note}")
-
-
-def _run(label: str, task: Callable[[J], str], jobs: list[J], workers: int) -> list[str]:
-    made: list[str] = []
-    with progress(label, total=len(jobs), unit="tasks") as bar, stop_on_signals() as stop:
-        for result in map_tasks(task, jobs, workers):
-            made.append(result)
-            bar.advance()
-            if stop and len(made) < len(jobs):
-                raise Interrupted(
-                    f"stopped by {stop.reason} after {len(made)} of {len(jobs)} tasks; run again to continue"
-                )
-    return made
-
-
-def _extract_jobs(
-    listings: list[Listing], config: CorpusConfig, tasks: Path, out: Path
-) -> tuple[list[extract.Job], list[FileRow], dict[str, Any]]:
-    """The tasks of all sources in order, files that cannot be opened, and sizes, times and hashes to remember."""
-    old_stats = read_json(out / "stat.json") if (out / "stat.json").exists() else {}
-    known_files = _known_files(tasks)
-    jobs: list[extract.Job] = []
-    failed: list[FileRow] = []
-    stats: dict[str, Any] = {}
-    for listing in listings:
-        known = {name: (row[0], row[1], row[2]) for name, row in old_stats.get(listing.name, {}).items()}
-        hashed, bad = extract.hash_files(listing, known)
-        failed += bad
-        stats[listing.name] = {file.locator: [file.size_bytes, file.mtime_ns, raw] for file, raw in hashed}
-        terms = {
-            "license_id": listing.licence.id,
-            "license_source": listing.licence.source,
-            "license_conf": listing.licence.confidence,
-            "attribution": listing.licence.attribution,
-            "pii_policy": config.sources[listing.name].pii,
-        }
-        for group in extract.groups(hashed):
-            files = tuple(extract.input_of(file, raw) for file, raw in group)
-            keys = {file.locator: extract.file_key(listing.name, terms, file) for file in files}
-            reuse = tuple((name, *known_files[key]) for name, key in keys.items() if key in known_files)
-            jobs.append(extract.Job(str(tasks), listing.name, terms, files, reuse))
-    return jobs, failed, stats
-
-
-def _known_files(tasks: Path) -> dict[str, tuple[str, int, int]]:
-    """What former tasks read of single files: key -> (parquet file, first row, rows)."""
-    known: dict[str, tuple[str, int, int]] = {}
-    for path in sorted(tasks.glob("extract-*.json")):
-        record = read_json(path)
-        if len(record["outputs"]) == 1:
-            output = str(tasks / record["outputs"][0]["name"])
-            known |= {f["key"]: (output, f["first"], f["documents"]) for f in record["files"] if f["outcome"] == "ok"}
-    return known
-
-
-def _file_rows(listings: list[Listing], records: Iterable[dict[str, Any]], failed: list[FileRow]) -> list[FileRow]:
-    files = {(listing.name, file.locator): file for listing in listings for file in listing.files}
-    rows = [row for listing in listings for row in listing.set_aside] + failed
-    for record in records:
-        for done in record["files"]:
-            file = files[(record["source"], done["locator"])]
-            rows.append(
-                FileRow(
-                    record["source"],
-                    file.locator,
-                    done["outcome"],
-                    done["reason"],
-                    file.size_bytes,
-                    file.mtime_ns,
-                    done["raw_hash"],
-                    done["documents"],
-                )
-            )
-            # What is in an archive ends in outcomes of its own.
-            rows += [
-                FileRow(record["source"], place, outcome, reason, size, file.mtime_ns, done["raw_hash"], documents)
-                for place, outcome, reason, size, documents in done.get("inner", [])
-            ]
-    return rows
-
-
-def _nothing(rows: list[FileRow]) -> str:
-    outcomes = Counter(row.outcome for row in rows)
-    counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    first = next((f"; {row.source}/{row.locator}: {row.reason}" for row in rows if row.reason), "")
-    return f"no text was found in {len(rows)} files ({counted}{first})"
-
-
-def _source_row(listing: Listing, source: SourceConfig) -> SourceRow:
-    licence = listing.licence
-    return SourceRow(
-        listing.name,
-        listing.kind,
-        source.uri,
-        licence.id,
-        licence.source,
-        licence.attribution,
-        source.contains_personal_data,
-        source.pii,
-    )
-
-
-def _result(config: CorpusConfig, listings: list[Listing], rows: list[FileRow], decided: Decided) -> CorpusResult:
-    sources: dict[str, Any] = {}
-    for listing in listings:
-        tally = decided.sources.get(listing.name, Tally())
-        sources[listing.name] = {
-            "kind": listing.kind,
-            "uri": config.sources[listing.name].uri,
-            "license": listing.licence.id,
-            "license_source": listing.licence.source,
-            "license_evidence": listing.licence.evidence,
-            "attribution": listing.licence.attribution,
-            "weight": config.sources[listing.name].weight,
-            "files": dict(Counter(row.outcome for row in rows if row.source == listing.name)),
-            "read": tally.read,
-            "kept": tally.kept,
-            "dropped": dict(sorted(tally.dropped.items())),
-            "bytes": tally.bytes,
-            "pii": {kind: n for kind, n in tally.pii.items() if n},
-            "pii_policy": config.sources[listing.name].pii,
-            "contains_personal_data": config.sources[listing.name].contains_personal_data,
-            "train": tally.train,
-            "heldout": tally.heldout,
-        }
-
-    def total(side: str) -> dict[str, int]:
-        return {key: sum(getattr(t, side)[key] for t in decided.sources.values()) for key in ("documents", "bytes")}
-
-    whole = {"documents": decided.kept, "bytes": sum(tally.bytes for tally in decided.sources.values())}
-    terms = {name: [row["license"], row["attribution"]] for name, row in sources.items()}
-    meta = {
-        **whole,
-        "train": total("train"),
-        "heldout": total("heldout"),
-        "heldout_share": decided.share,
-        "heldout_unit": decided.unit,
-        "recipe": config.recipe,
-        "sources": sources,
-        "notes": decided.notes,
-    }
-    return CorpusResult(b2_json([decided.digest, terms]), whole["documents"], whole["bytes"], meta)
-
-
-def _publish(out: Path, looks: list[look.Job], decided: Decided, result: CorpusResult) -> None:
+def _publish(build: _Build, cutter: Cutter, decided: Decided, result: CorpusResult) -> None:
     """Give tasks' results their names. Without the manifest, which goes first and comes last, nobody reads them."""
+    out = build.out
     (out / MANIFEST).unlink(missing_ok=True)
     for table in ("docs", "signals", "edits"):
-        for extra in sorted((out / table).glob("part-*.parquet"))[len(looks) :]:
+        for extra in sorted((out / table).glob("part-*.parquet"))[len(build.docs) :]:
             extra.unlink()
-    for number, job in enumerate(looks):
-        tables.link(Path(job.folder) / job.docs, tables.part_path(out, "docs", number))
-        tables.link(job.signals, tables.part_path(out, "signals", number))
-        tables.link(job.edits, tables.part_path(out, "edits", number))
+    for number, (name, _) in enumerate(build.docs):
+        tables.link(build.tasks / name, tables.part_path(out, "docs", number))
+        tables.link(cutter.signals[number], tables.part_path(out, "signals", number))
+        tables.link(cutter.edits[number], tables.part_path(out, "edits", number))
     publish(decided, out)
-    write_json(
-        out / MANIFEST,
-        {"format": 1, "hash": result.hash, "parts": len(looks), "meta": result.meta},
-    )
-
-
-def _forget_old_tasks(tasks: Path, jobs: list[extract.Job], looks: list[look.Job]) -> None:
-    """Results that nothing points to any more go: text of a file that was deleted must not stay behind."""
-    wanted = {job.name for job in jobs} | {job.name for job in looks}
-    for path in tasks.iterdir():
-        if "-".join(path.stem.split("-")[:2]) not in wanted:
-            path.unlink()
+    for name, rows in by_source(licence_table(out, len(build.docs))).items():
+        result.meta["sources"][name]["licences"] = rows
+    shutil.rmtree(out / f"{TEMPORARY}duplicates", ignore_errors=True)
+    write_json(out / MANIFEST, {"format": 1, "hash": result.hash, "parts": len(build.docs), "meta": result.meta})

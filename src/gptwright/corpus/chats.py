@@ -11,7 +11,23 @@ from gptwright.corpus import readers
 from gptwright.corpus.shapes import Message
 from gptwright.corpus.text import NotText
 
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".yml", ".yaml", ".gz", ".zst", ".bz2", ".xz", ".zip", ".tar", ".tgz")
+_SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".yml",
+    ".yaml",
+    ".gz",
+    ".zst",
+    ".bz2",
+    ".xz",
+    ".zip",
+    ".tar",
+    ".tgz",
+)
 _NO_CHATS = ("text", "markdown", "html", "code", "pdf", "docx", "odt", "epub", "rtf", "mail", "notebook")
 
 

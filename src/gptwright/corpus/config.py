@@ -6,8 +6,11 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from gptwright.core.config import Config
+from gptwright.corpus.decontaminate.config import DecontaminateConfig
+from gptwright.corpus.dedup.config import DedupConfig
 from gptwright.corpus.sources.options import ConsentOptions, CrawlOptions
 
+PiiAction = Literal["keep", "mask", "pseudonymize", "drop"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -27,11 +30,13 @@ class SourceConfig(Config):
     contains_personal_data: Literal["yes", "no", "unknown"] = Field(
         "unknown", description="Whether people can be recognised in it. Goes to the data card."
     )
-    pii: Literal["keep", "mask", "drop"] = Field(
+    pii: PiiAction | dict[str, PiiAction] = Field(
         "mask",
-        description="What happens to e-mail addresses, phone, account and card numbers and IPv4 addresses that are found:"
-        " keep them, mask them by typed placeholders, or drop the document.",
+        description="What happens to personal data and secrets that rules find: keep, mask by typed placeholders, pseudonymize"
+        " (keyed, consistent within a document), or drop the document. Or by kind, such as"
+        ' { default = "keep", email = "mask" }; secrets are masked unless secret = "keep" is said.',
     )
+    pii_names: bool = Field(False, description='Look for names of people too, which needs the extra "presidio".')
     tidy: bool = Field(
         False,
         description="Write chat turns as sentences: capital first letter, capital I, a final full stop. Kept as edits"
@@ -43,11 +48,47 @@ class SourceConfig(Config):
     consent: ConsentOptions = Field(ConsentOptions(), description="What happens where a publisher asks not to train.")
 
 
+class MixConfig(Config):
+    """How often text is shown in training, beside the sources' weights."""
+
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="Above 1, small sources are shown more often and large ones less: a source's share goes by its size to the power"
+        " 1/temperature. 1 leaves sizes as they are.",
+    )
+    max_epochs: float | None = Field(
+        None, gt=0, description="No document is shown more often than this in one pass, whatever weights ask for."
+    )
+    quality: str | None = Field(
+        None,
+        description="A signal, such as a quality score: within a source, documents with more of it are shown more often.",
+    )
+    quality_spread: float = Field(
+        2.0, ge=1, description="The best document of a source is shown this much more often, the worst this much less."
+    )
+
+
+class QualityConfig(Config):
+    """Scores of documents by classifiers that were trained here, and by lists of words; each becomes a signal that rules can use."""
+
+    models: dict[str, str] = Field(
+        default_factory=dict,
+        description='Signal name -> folder of a classifier that data label trained, such as edu = "state/models/quality".',
+    )
+    lists: list[str] = Field(
+        default_factory=list,
+        description="Files or folders of flagged words, one a line; they give the signal flagged_words.",
+    )
+
+
 class CorpusConfig(Config):
     """The texts a model is made from."""
 
-    recipe: Literal["small", "none"] = Field(
-        "small", description="Rules that drop documents: small has a few gentle ones, none keeps everything but copies."
+    recipe: str = Field(
+        "small",
+        description="Rules that drop documents: small (a few gentle ones), none (only copies), fineweb, gopher, c4, books, code,"
+        " chat, or a file of your own such as recipes/mine.toml.",
     )
     sources: dict[str, SourceConfig] = Field(default_factory=dict, description="The sources by name.")
     heldout_share: float = Field(
@@ -56,6 +97,15 @@ class CorpusConfig(Config):
         lt=0.5,
         description="Share of documents never trained on, used to measure. Fixed at the first build; raised when it would"
         " hold less than 64 KB.",
+    )
+    dedup: DedupConfig = Field(DedupConfig(), description="What counts as a copy.")
+    decontaminate: DecontaminateConfig = Field(
+        DecontaminateConfig(), description="Evaluation sets that must not be learned by heart."
+    )
+    quality: QualityConfig = Field(QualityConfig(), description="Scores by classifiers of your own.")
+    mix: MixConfig = Field(MixConfig(), description="How often text is shown in training.")
+    storage: str | None = Field(
+        None, description="fsspec URL that all nodes of a Ray cluster reach, when they share no file system."
     )
 
     @field_validator("sources")

@@ -1,14 +1,15 @@
 """Decisions: what is kept, why the rest is not, and what is held out. Reads ids and signals only, never text.
 
 Part by part, twice: first every rule is evaluated and sizes are counted; then, when the held-out share is chosen and copies are
-resolved over all documents, each part's decisions are written. Between the two stand a few bytes a document.
+resolved over all documents, each part's decisions are written. Between the two stand about ten bytes a document, eight of them to say
+which document is kept for a copy.
 """
 
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,7 +20,17 @@ import pyarrow.parquet as pq
 
 from gptwright.core.files import write_json
 from gptwright.corpus import tables
-from gptwright.corpus.copies import METHODS, Array, Bools, Contamination, Copies, Duplicates, ExactCopies, mapped
+from gptwright.corpus.copies import (
+    METHODS,
+    Array,
+    Bools,
+    Contamination,
+    Copies,
+    Duplicates,
+    ExactCopies,
+    let_go,
+    mapped,
+)
 from gptwright.corpus.evidence import Checks, decision_table, look_at
 from gptwright.corpus.heldout import BUCKETS, HELDOUT_BYTES, UNITS, Sizes, bucket, buckets, choose_share
 from gptwright.corpus.recipes import Recipe
@@ -29,17 +40,17 @@ __all__ = ["BUCKETS", "HELDOUT_BYTES", "Decided", "Part", "Tally", "bucket", "de
 
 ALARM = 0.5  # a rule that drops more than this of a source is told aloud
 STATE = "recipe.json"
+_STEP = 1 << 20  # documents at a time, where nothing else cuts them
 _IDS = ("doc_uid", "content_id", "norm_id")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A docs file with its signals and the source's policy."""
+    """A docs file with its signals."""
 
     docs: Path
     signals: Path
     source: str
-    policy: str
 
 
 @dataclass
@@ -65,8 +76,16 @@ class Tally:
             shares = documents / max(self.read, 1), self.failed_bytes[rule] / max(self.bytes_read, 1)
             if max(shares) > ALARM:
                 of = source if shares[0] >= shares[1] else f"the text of {source}"
-                found.append(f"{rule} drops {max(shares):.0%} of {of} ({documents} of {self.read} documents)")
-        return found
+                found.append(
+                    (max(shares), rule, f"drops {max(shares):.0%} of {of} ({documents} of {self.read} documents)")
+                )
+        found.sort(key=lambda one: (-one[0], one[1]))
+        if len(found) > 3:  # a text of another kind than the recipe is for fails many rules at once
+            named = ", ".join(f"{rule} {share:.0%}" for share, rule, _ in found[:3])
+            return [
+                f"{len(found)} rules each drop more than half of {source} ({named}, ...): is the recipe made for such texts?"
+            ]
+        return [f"{rule} {told}" for _, rule, told in found]
 
 
 @dataclass
@@ -94,11 +113,11 @@ class Decided:
 
 @dataclass
 class _State:
-    """A few bytes a document, over all parts."""
+    """Two bytes a document, over all parts; places stand on disk."""
 
     alive: Bools
-    places: dict[str, npt.NDArray[np.int16]]  # unit -> (rows,)
     heldout: Bools
+    places: dict[str, npt.NDArray[np.int16]] = field(default_factory=dict)  # unit -> (rows,), memory maps
     sizes: Sizes = field(default_factory=Sizes)
 
 
@@ -111,6 +130,8 @@ def decide(
     work: Path,
     duplicates: Duplicates | None = None,
     contamination: Contamination | None = None,
+    respect: Collection[str] = (),
+    cut: Callable[[Bools, Bools], Sequence[Path]] | None = None,
 ) -> Decided:
     """Decide over all documents, out of core.
 
@@ -122,6 +143,8 @@ def decide(
         work: an empty folder, or one to be emptied, on the disk that the corpus is on.
         duplicates: groups and pairs; None finds exact copies.
         contamination: documents that hold evaluation items.
+        respect: sources in which a publisher's opt-out drops a document.
+        cut: given who is kept and who is held out, cuts texts further; returns each part's signals as they then are.
 
     Returns:
         Counts, and files in ``work``: decisions/part-*.parquet, index/occurrences.parquet, index/groups.*, recipe.json.
@@ -131,16 +154,23 @@ def decide(
     (work / "ids").mkdir(parents=True)
     counts = [pq.read_metadata(p.docs).num_rows for p in parts]
     bounds = [0, *np.cumsum(counts).tolist()]
-    state = _first_pass(parts, bounds, recipe, work, contamination)
+    state = _first_pass(parts, bounds, recipe, work, contamination, respect)
     share, unit, notes = choose_share(state.sizes, asked_share, fixed)
-    state.heldout = state.places[unit] < round(share * BUCKETS)
+    for first in range(0, len(state.heldout), _STEP):
+        state.heldout[first : first + _STEP] = state.places[unit][first : first + _STEP] < round(share * BUCKETS)
     ids = {name: mapped(work / "ids" / name, "V16") for name in _IDS}
     exact = duplicates or ExactCopies.find(ids["norm_id"], work / "index")
     copies = exact.resolve(state.alive, state.heldout)
-    assert not (copies.kept_of[np.unique(copies.kept_of[copies.kept_of >= 0])] >= 0).any(), "a copy points to a copy"
+    _store_copies(duplicates, copies, ids["norm_id"], work / "index")
+    for first in range(0, len(state.alive), _STEP):
+        some = copies.kept_of[first : first + _STEP]
+        assert (copies.kept_of[some[some >= 0]] < 0).all(), "a copy points to a copy"
 
     decided = Decided(work, share, unit, recipe, {part.source: Tally() for part in parts}, notes=notes)
-    _second_pass(parts, bounds, decided, state, copies, ids, contamination)
+    if cut is not None:
+        signals = cut(state.alive & (copies.kept_of < 0), state.heldout)
+        parts = [replace(part, signals=path) for part, path in zip(parts, signals, strict=True)]
+    _second_pass(parts, bounds, decided, state, copies, ids, contamination, respect)
     decided.digest = _digest(work, state, copies)
     for source, tally in decided.sources.items():
         decided.alarms += tally.alarms(source)
@@ -152,7 +182,10 @@ def decide(
             "recipe": recipe.as_data(),
             "share": share,
             "unit": unit,
-            "parts": [{"source": p.source, "policy": p.policy, "rows": n} for p, n in zip(parts, counts, strict=True)],
+            "parts": [
+                {"source": p.source, "respect": p.source in respect, "rows": n}
+                for p, n in zip(parts, counts, strict=True)
+            ],
             "sources": {name: vars(tally) for name, tally in decided.sources.items()},
             "alarms": decided.alarms,
         },
@@ -178,18 +211,24 @@ def read_part(docs: Path, signals: Path, recipe: Recipe) -> tuple[pa.Table, pa.T
     """The columns of a part that deciding needs: ids and licence, and the signals of the recipe as far as they are there."""
     there = pq.read_schema(signals).names
     wanted = {"n_bytes_edited", "edit_id", *columns(recipe), *(name for name in there if name.startswith("pii_"))}
-    ids = pq.read_table(docs, columns=[*_IDS, "split_id", "license_id"])
+    ids = pq.read_table(docs, columns=[*_IDS, "split_id", "license_id", "optout"])
     return ids, pq.read_table(signals, columns=[name for name in there if name in wanted])
 
 
 def _first_pass(
-    parts: Sequence[Part], bounds: list[int], recipe: Recipe, work: Path, contamination: Contamination | None
+    parts: Sequence[Part],
+    bounds: list[int],
+    recipe: Recipe,
+    work: Path,
+    contamination: Contamination | None,
+    respect: Collection[str],
 ) -> _State:
     rows = bounds[-1]
     least = contamination.overlap if contamination else 0.0
-    places = {unit: np.zeros(rows, np.int16) for unit in UNITS}
-    state = _State(np.zeros(rows, bool), places, np.zeros(rows, bool))
+    state = _State(np.zeros(rows, bool), np.zeros(rows, bool))
     with (
+        open(work / "ids" / "place-document", "wb") as whole,
+        open(work / "ids" / "place-part", "wb") as cut,
         open(work / "ids" / "doc_uid", "wb") as uids,
         open(work / "ids" / "content_id", "wb") as contents,
         open(work / "ids" / "norm_id", "wb") as norms,
@@ -199,12 +238,13 @@ def _first_pass(
             for name, file in zip(_IDS, (uids, contents, norms), strict=True):
                 file.write(ids_of(docs, name).tobytes())
             leaks = _leaks(work, number, contamination)
-            alive = look_at(docs, signals, recipe, part.policy, leaks, least).alive
+            alive = look_at(docs, signals, recipe, part.source in respect, leaks, least).alive
             state.alive[first:last] = alive
             here = {unit: buckets(ids_of(docs, name)) for unit, name in UNITS.items()}
-            for unit, of in here.items():
-                places[unit][first:last] = of
+            whole.write(here["document"].tobytes())
+            cut.write(here["part"].tobytes())
             state.sizes.add(here, signals["n_bytes_edited"].to_numpy(), alive)
+    state.places = {unit: mapped(work / "ids" / f"place-{unit}", np.int16) for unit in UNITS}
     return state
 
 
@@ -216,14 +256,18 @@ def _second_pass(
     copies: Copies,
     ids: dict[str, Array],
     contamination: Contamination | None,
+    respect: Collection[str],
 ) -> None:
     """Write each part's decisions and occurrences, and count."""
     least = contamination.overlap if contamination else 0.0
-    exact = copies.kept_of >= 0
-    if copies.method is not None:
-        exact &= copies.method != METHODS.index("near")
-    occurring = exact.copy()  # texts that stand in more than one place
-    occurring[copies.kept_of[exact]] = True
+    occurring = np.zeros(bounds[-1], bool)  # texts that stand in more than one place
+    for first in range(0, bounds[-1], _STEP):
+        here = slice(first, first + _STEP)
+        exact = copies.kept_of[here] >= 0
+        if copies.method is not None:
+            exact &= copies.method[here] != METHODS.index("near")
+        occurring[here] |= exact
+        occurring[copies.kept_of[here][exact]] = True
     index = decided.folder / "index"
     index.mkdir(exist_ok=True)
     with (
@@ -235,7 +279,7 @@ def _second_pass(
         for number, (part, (first, last)) in enumerate(zip(parts, _pairs(bounds), strict=True)):
             docs, signals = read_part(part.docs, part.signals, decided.recipe)
             leaks = _leaks(decided.folder, number, contamination)
-            checks = look_at(docs, signals, decided.recipe, part.policy, leaks, least)
+            checks = look_at(docs, signals, decided.recipe, part.source in respect, leaks, least)
             checks.add_copies(copies, first, ids)
             heldout, place = state.heldout[first:last], state.places[decided.unit][first:last]
             table = decision_table(docs, checks, heldout, place)
@@ -247,6 +291,8 @@ def _second_pass(
             kept_edits.write(ids_of(signals, "edit_id")[keep].tobytes())
             _count(decided.sources[part.source], checks, heldout, signals, table)
             _occurrences(occurrences, part, occurring[first:last], table)
+            for of in (*ids.values(), *state.places.values()):
+                let_go(of)
 
 
 def _leaks(work: Path, number: int, contamination: Contamination | None) -> pa.Table | None:
@@ -258,6 +304,22 @@ def _leaks(work: Path, number: int, contamination: Contamination | None) -> pa.T
         found = contamination.part(number)
         pq.write_table(found.filter(found["contaminated"]).select(["doc_row", "overlap", "items"]), path)
     return pq.read_table(path)
+
+
+def _store_copies(duplicates: Duplicates | None, copies: Copies, norm_ids: Array, index: Path) -> None:
+    """What ``what_if`` chooses from: all groups of equal texts, and pairs of near copies and who is kept."""
+    index.mkdir(exist_ok=True)
+    if duplicates is not None:
+        groups = getattr(duplicates, "exact", None)
+        if isinstance(groups, ExactCopies):
+            groups.save(index)
+        else:
+            ExactCopies.find(norm_ids, index)
+    with open(index / "near.rows", "wb") as file:
+        for first in range(0, len(copies.kept_of) if copies.method is not None else 0, _STEP):
+            here = slice(first, first + _STEP)
+            near = np.flatnonzero(np.asarray(copies.method)[here] == METHODS.index("near"))
+            file.write(np.stack([first + near, copies.kept_of[here][near]], axis=1).astype("<i8").tobytes())
 
 
 def _pairs(bounds: list[int]) -> Iterator[tuple[int, int]]:
@@ -286,7 +348,7 @@ def _count(tally: Tally, checks: Checks, heldout: Bools, signals: pa.Table, tabl
                 tally.dropped_bytes[check.rule] += int(n_bytes[first].sum())
             seen |= check.failed
     for name in signals.column_names:
-        if name.startswith("pii_"):
+        if name.startswith("pii_") and name != "pii_drop":
             tally.pii[name.removeprefix("pii_").upper()] += int(np.nansum(signals[name].to_numpy()[keep]))
 
 
@@ -318,5 +380,13 @@ def _digest(work: Path, state: _State, copies: Copies) -> str:
         with open(work / "ids" / name, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    digest.update(np.packbits(state.heldout[state.alive & (copies.kept_of < 0)]).tobytes())
+    bits = bytearray()
+    left = np.zeros(0, bool)  # bits go out by the byte, as if they were packed at once
+    for first in range(0, len(state.alive), _STEP):
+        here = slice(first, first + _STEP)
+        left = np.concatenate([left, state.heldout[here][state.alive[here] & (copies.kept_of[here] < 0)]])
+        whole = len(left) // 8 * 8
+        bits += np.packbits(left[:whole]).tobytes()
+        left = left[whole:]
+    digest.update(bytes(bits) + np.packbits(left).tobytes())
     return "b2:" + digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pyarrow as pa
 from gptwright.core.files import TEMPORARY
 from gptwright.core.hashing import doc_uid
 from gptwright.corpus import tables
+from gptwright.corpus.blocks import Blocks
 from gptwright.corpus.rowids import content_ids, norm_ids, place_id
 from gptwright.corpus.sources.base import Facts
 
 OUTPUT_BYTES = 96 << 20  # of text; a task of more writes several files
-PACK_BYTES = 12 << 20  # of text that is held as Python objects
+PACK_BYTES = 6 << 20  # of text that is held as Python objects
 _PACK_ROWS = 8192
 
 
@@ -47,13 +49,21 @@ class DocWriter:
         folder: where the files go.
         source: the source's name.
         pii_policy: a column that all rows share.
+        blocks: texts that were erased; documents that are one of them are left out.
+
+    Attributes:
+        total: documents that were added.
+        done: files that were written, with their rows.
+        erased: place -> documents left out there.
     """
 
     folder: Path
     source: str
     pii_policy: str
+    blocks: Blocks | None = None
     total: int = 0
     done: list[tuple[Path, int]] = field(default_factory=list)
+    erased: Counter[str] = field(default_factory=Counter)
     _rows: list[_Row] = field(default_factory=list)
     _chars: int = 0
     _tables: list[pa.Table] = field(default_factory=list)
@@ -94,7 +104,18 @@ class DocWriter:
             self.done.append((path, table.num_rows))
             self._tables, self._bytes = [], 0
 
+    @property
+    def mark(self) -> str:
+        """What tells the files of this writer from those of one that left nothing out."""
+        return f"without{self.erased.total()}-" if self.erased else ""
+
     def _keep(self, table: pa.Table, size: int) -> None:
+        if self.blocks is not None:
+            ids = zip(table["doc_uid"].to_pylist(), table["norm_id"].to_pylist(), strict=True)
+            gone = [self.blocks.holds(uid, norm) for uid, norm in ids]
+            if any(gone):
+                self.erased.update(table.filter(pa.array(gone))["locator"].to_pylist())
+                table = table.filter(pa.array([not one for one in gone]))
         self._tables.append(table)
         self._bytes += size
         if self._bytes > OUTPUT_BYTES:
@@ -103,7 +124,9 @@ class DocWriter:
     def _pack(self) -> None:
         if not self._rows:
             return
-        places, texts, messages, titles, urls, langs, parts, shared = (list(column) for column in zip(*self._rows, strict=True))
+        places, texts, messages, titles, urls, langs, parts, shared = (
+            list(column) for column in zip(*self._rows, strict=True)
+        )
         self._rows, self._chars = [], 0
         count = len(places)
         text = pa.array(texts, pa.large_string())
@@ -111,7 +134,9 @@ class DocWriter:
         own = norm_ids(text)
         source = self.source.encode() + b"\0"
         plain = all(place.isascii() and "\\" not in place for place in places)
-        uids = [place_id(source, p) for p in places] if plain else [bytes.fromhex(doc_uid(self.source, p)) for p in places]
+        uids = (
+            [place_id(source, p) for p in places] if plain else [bytes.fromhex(doc_uid(self.source, p)) for p in places]
+        )
         facts = [one.facts for one in shared]
         columns: dict[str, Any] = {
             "doc_uid": uids,
@@ -132,7 +157,15 @@ class DocWriter:
         }
         for name in ("mime", "charset", "extractor", "consent"):
             columns[name] = _column(shared, name)
-        for name in ("fetched_at", "published_at", "license_id", "license_source", "license_conf", "attribution", "optout"):
+        for name in (
+            "fetched_at",
+            "published_at",
+            "license_id",
+            "license_source",
+            "license_conf",
+            "attribution",
+            "optout",
+        ):
             columns[name] = _column(facts, name)
         arrays = []
         for one in tables.DOCS:

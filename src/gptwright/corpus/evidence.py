@@ -14,9 +14,11 @@ from gptwright.corpus import tables
 from gptwright.corpus.copies import METHODS, Array, Bools, Copies
 from gptwright.corpus.recipes import Recipe, evaluate, licences_refused
 from gptwright.corpus.recipes.evaluate import numbers
+from gptwright.corpus.sources.consent import DROPS
 
-PRIVACY, LICENSE, CONTAMINATED, EXACT, NEAR = (
+PRIVACY, CONSENT, LICENSE, CONTAMINATED, EXACT, NEAR = (
     "privacy.drop",
+    "consent.opt_out",
     "license.not_allowed",
     "eval.contaminated",
     "copy.exact",
@@ -24,6 +26,7 @@ PRIVACY, LICENSE, CONTAMINATED, EXACT, NEAR = (
 )
 DESCRIPTIONS = {
     PRIVACY: "personal data found in a source whose policy is to drop such documents",
+    CONSENT: "the publisher asks not to train on it; the document's evidence says where and how",
     LICENSE: "the licence is none of those the recipe allows",
     CONTAMINATED: "share of a paragraph that is an evaluation item's; a model trained on it could not be measured with that item",
     EXACT: "the same text stands elsewhere, up to case and layout, and is kept there",
@@ -101,14 +104,19 @@ class Checks:
 
 
 def look_at(
-    docs: pa.Table, signals: pa.Table, recipe: Recipe, policy: str, leaks: pa.Table | None = None, overlap: float = 0.0
+    docs: pa.Table,
+    signals: pa.Table,
+    recipe: Recipe,
+    respect: bool = False,
+    leaks: pa.Table | None = None,
+    overlap: float = 0.0,
 ) -> Checks:
     """All checks that look at single documents.
 
     Args:
-        docs: with ``license_id``.
-        signals: with what the recipe needs, and counts of personal data ``pii_*``.
-        policy: of the source: ``drop`` drops documents with personal data.
+        docs: with ``license_id`` and ``optout``.
+        signals: with what the recipe needs, counts of personal data ``pii_*``, and ``pii_drop``: whether the source's policy drops it.
+        respect: a publisher's opt-out drops the document.
         leaks: contaminated documents of this part (see copies.Contamination); None: none.
         overlap: from which a document is contaminated.
     """
@@ -117,9 +125,13 @@ def look_at(
         checks.checks.append(Check(outcome.rule.id, outcome.rule.op, outcome.failed, outcome.value, outcome.threshold))
     personal = np.zeros(signals.num_rows)
     for name in signals.column_names:
-        if name.startswith("pii_"):
+        if name.startswith("pii_") and name != "pii_drop":
             personal += np.nan_to_num(numbers(signals[name]))
-    checks.add(PRIVACY, ">", (personal > 0) & (policy == "drop"), personal, 0.0)
+    drop = signals["pii_drop"].to_numpy() if "pii_drop" in signals.column_names else np.zeros(checks.rows, bool)
+    checks.add(PRIVACY, ">", drop, personal, 0.0)
+    if respect:
+        bits = np.nan_to_num(numbers(docs["optout"])).astype(np.int64)
+        checks.add(CONSENT, "!=", (bits & int(DROPS)) != 0, bits.astype(np.float64), 0.0)
     refused = licences_refused(recipe, docs["license_id"])
     if refused.any():
         checks.add(LICENSE, "!=", refused, np.nan, np.nan)

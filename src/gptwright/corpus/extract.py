@@ -4,8 +4,8 @@ the source's terms and this code. What a former task read of an unchanged file i
 
 import json
 import pkgutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gptwright.core.hashing import b2_file, b2_json, norm_id
 from gptwright.core.ledger import FileRow
 from gptwright.core.stages import code_version
 from gptwright.corpus import readers, tables
+from gptwright.corpus.blocks import Blocks
 from gptwright.corpus.docwriter import DocWriter
 from gptwright.corpus.filetask import FileTask, Input
 from gptwright.corpus.sources.base import Listing, SourceFile
@@ -29,7 +30,19 @@ CODE = (
     "gptwright.core.hashing",
     *(
         f"gptwright.corpus.{m}"
-        for m in ("docwriter", "extract", "filetask", "fold", "readers", "rowids", "shapes", "tables", "text", "wikidump", "wikitext")
+        for m in (
+            "docwriter",
+            "extract",
+            "filetask",
+            "fold",
+            "readers",
+            "rowids",
+            "shapes",
+            "tables",
+            "text",
+            "wikidump",
+            "wikitext",
+        )
     ),
     *(f"gptwright.corpus.{m}" for m in ("licences.names", "sources.base", "sources.consent", "sources.page")),
     *sorted(f"gptwright.corpus.readers.{module.name}" for module in pkgutil.iter_modules(readers.__path__)),
@@ -48,10 +61,21 @@ class Job:
     reuse: tuple[
         tuple[str, str, int, int], ...
     ] = ()  # (locator, parquet file, first row, rows) of files that are known
+    blocks: Blocks | None = (
+        None  # texts that were erased; no part of the name, for what holds one was deleted when it was erased
+    )
+
+    def inputs(self) -> Sequence[str]:
+        """Files that are read."""
+        return [file.path for file in self.files]
+
+    def moved(self, folder: str, places: Mapping[str, str]) -> "Job":
+        """The same job elsewhere; there, what is known of files is not at hand."""
+        return replace(self, folder=folder, files=tuple(file.at(places[file.path]) for file in self.files), reuse=())
 
     @property
     def name(self) -> str:
-        return "extract-" + _digest([code(), self.source, self.terms, [file.identity for file in self.files]])
+        return "extract-" + digest([code(), self.source, self.terms, [file.identity for file in self.files]])
 
     @property
     def record(self) -> Path:
@@ -67,13 +91,14 @@ def code() -> str:
     return b2_json([code_version(CODE), *(importlib.metadata.version(library) for library in LIBRARIES)])
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """A short name for JSON values."""
     return b2_json(value).removeprefix("b2:")[:32]
 
 
 def file_key(source: str, terms: dict[str, Any], file: Input) -> str:
     """Names what is read from one file, so that it is read once."""
-    return _digest([code(), source, terms, file.identity])
+    return digest([code(), source, terms, file.identity])
 
 
 def input_of(file: SourceFile, raw_hash: str) -> Input:
@@ -104,7 +129,7 @@ def run(job: Job) -> str:
     """Do a task unless it is done. Returns the path of its record."""
     if job.record.exists():
         return str(job.record)
-    writer = DocWriter(Path(job.folder), job.source, job.terms["pii_policy"])
+    writer = DocWriter(Path(job.folder), job.source, job.terms["pii_policy"], job.blocks)
     known = {locator: (path, first, count) for locator, path, first, count in job.reuse}
     opened: dict[str, pa.Table] = {}
     files: list[dict[str, Any]] = []
@@ -133,14 +158,30 @@ def run(job: Job) -> str:
             | ({"inner": inner} if inner else {})
         )
     writer.flush()
+    _say_erased(files, writer)
     outputs = []
     for number, (temporary, rows) in enumerate(writer.done):
-        name = f"{job.name}-{number:04d}.parquet"
+        # Without an erased text the file is another one, and so is all that is made from it.
+        name = f"{job.name}-{writer.mark}{number:04d}.parquet"
         temporary.replace(Path(job.folder) / name)
         outputs.append({"name": name, "rows": rows})
     sync_directory(Path(job.folder))
-    write_json(job.record, {"source": job.source, "outputs": outputs, "files": files})
+    erased = {"erased": writer.erased.total()} if writer.erased else {}
+    write_json(job.record, {"source": job.source, "outputs": outputs, "files": files, **erased})
     return str(job.record)
+
+
+def _say_erased(files: list[dict[str, Any]], writer: DocWriter) -> None:
+    """Say of each file how many of its documents were left out because they were erased."""
+    for place, count in writer.erased.items():
+        file = next(
+            f for f in files if place == f["locator"] or place.startswith((f["locator"] + "#", f["locator"] + "!/"))
+        )
+        file["documents"] -= count
+        said = f"{count} documents left out: erased on demand"
+        file["reason"] = f"{file['reason']}; {said}" if file["reason"] else said
+        if not file["documents"]:
+            file["outcome"] = "skipped"
 
 
 def _check_unchanged(path: Path, size_bytes: int, mtime_ns: int) -> None:

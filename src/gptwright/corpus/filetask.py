@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 from gptwright.corpus import readers
 from gptwright.corpus.docwriter import DocWriter, Shared
+from gptwright.corpus.licences.headers import own_licence
+from gptwright.corpus.licences.review import for_document
 from gptwright.corpus.readers import Blob, Reading, Record
 from gptwright.corpus.readers import blob as blobs
 from gptwright.corpus.sources.base import Facts
 from gptwright.corpus.text import Bomb, NotText
 
 Outcome = tuple[str, str | None]
+HEADER_CHARS = 8192
 
 
 class Input(NamedTuple):
@@ -31,6 +34,11 @@ class Input(NamedTuple):
         """What decides the rows that it gives."""
         return [self.locator, self.raw_hash, self.kind, self.facts]
 
+    def at(self, path: str) -> "Input":
+        """The same file, copied to another path."""
+        info = Path(path).stat()
+        return self._replace(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
+
 
 class FileTask:
     """A file being read into rows.
@@ -45,8 +53,9 @@ class FileTask:
         self._file = file
         self._writer = writer
         # Of two licences the more trusted; the person's own word is the most.
-        own = Facts(**{key: value for key, value in terms.items() if key != "pii_policy"})
+        own = Facts(**{key: value for key, value in terms.items() if key not in ("pii_policy", "reviews")})
         self._facts = own | Facts.from_json(json.loads(file.facts))
+        self._reviews = terms.get("reviews", ())
         self._inner: list[list[Any]] = []
 
     def run(self) -> tuple[str, str | None, list[list[Any]]]:
@@ -78,7 +87,7 @@ class FileTask:
                 for member in reading.members:
                     self._member(member, locator)
         except readers.Skip as error:
-            if reading is None:
+            if self._writer.total == before:
                 return "skipped", str(error)
             fault = str(error)
         except Bomb as error:
@@ -100,7 +109,9 @@ class FileTask:
 
     def _outcome(self, reading: Reading | None, fault: str | None, documents: int, inner: int) -> Outcome:
         if fault is not None:
-            return ("ok", f"read in part ({documents} documents), then: {fault}") if documents else ("unreadable", fault)
+            return (
+                ("ok", f"read in part ({documents} documents), then: {fault}") if documents else ("unreadable", fault)
+            )
         said = readers.summary(reading) if reading is not None else None
         if documents:
             return "ok", said
@@ -132,7 +143,10 @@ class FileTask:
             place = record.suffix
             if record.part > 1:
                 place = f"{place}&part={record.part}" if place else f"part={record.part}"
+            if reading.kind == "code" and record.part == 1 and record.facts is None:
+                record = self._with_header(record, text)
             common = record.facts is None and record.mime is None and record.charset is None
+            common &= not (self._reviews and record.url)
             add(
                 f"{locator}#{place}" if place else locator,
                 text,
@@ -144,6 +158,20 @@ class FileTask:
                 shared if common else self._shared(reading, record),
             )
 
+    @staticmethod
+    def _with_header(record: Record, text: str) -> Record:
+        """Program text says its licence and its authors at its beginning, or nowhere."""
+        said = own_licence(text[:HEADER_CHARS])
+        if said.id is None and not said.attribution:
+            return record
+        facts = Facts(
+            license_id=said.id,
+            license_source=said.source if said.id else "none",
+            license_conf=said.confidence,
+            attribution=said.attribution,
+        )
+        return replace(record, facts=facts)
+
     def _shared(self, reading: Reading, record: Record | None) -> Shared:
         facts = self._facts
         mime, charset = reading.mime, reading.charset
@@ -152,7 +180,11 @@ class FileTask:
             if (own := record.facts) is not None:
                 # What is known of the document itself is nearer to it than what is known of its file.
                 nearer = {
-                    name: getattr(own, name) for name in ("url", "title", "fetched_at", "published_at") if getattr(own, name) is not None
+                    name: getattr(own, name)
+                    for name in ("url", "title", "fetched_at", "published_at")
+                    if getattr(own, name) is not None
                 }
                 facts = replace(facts | own, **nearer)
+        if self._reviews:
+            facts = for_document(facts, self._reviews, record.url if record is not None and record.url else facts.url)
         return Shared(self._file.raw_hash, mime, charset, f"{readers.EXTRACTOR}.{reading.kind}", facts)

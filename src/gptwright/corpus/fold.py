@@ -4,7 +4,11 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-_U8, _I64, _I32 = types.Array(types.uint8, 1, "C", readonly=True), types.Array(types.int64, 1, "C", readonly=True), types.Array(types.int32, 1, "C")
+_U8, _I64, _I32 = (
+    types.Array(types.uint8, 1, "C", readonly=True),
+    types.Array(types.int64, 1, "C", readonly=True),
+    types.Array(types.int32, 1, "C"),
+)
 
 
 def fold(
@@ -36,7 +40,7 @@ def fold(
 def _fold(data, offsets, starts, extra, out, bounds):  # type: ignore[no-untyped-def]
     at = 0
     bounds[0] = 0
-    low = np.zeros(128, np.uint8)  # what an ASCII byte folds to; 0 for white space
+    low = np.full(128, 255, np.uint8)  # what an ASCII byte folds to; 255 for white space
     for code in range(128):
         if starts[code] >= 0:
             low[code] = extra[starts[code] + 1] if starts[code] > 0 else code
@@ -48,7 +52,7 @@ def _fold(data, offsets, starts, extra, out, bounds):  # type: ignore[no-untyped
             if byte < 0x80:
                 folded = low[byte]
                 i += 1
-                if folded == 0:
+                if folded == 255:
                     waiting = at > first
                     continue
                 if waiting:
@@ -61,14 +65,20 @@ def _fold(data, offsets, starts, extra, out, bounds):  # type: ignore[no-untyped
             if byte < 0xE0:
                 code, width = (np.int64(byte & 0x1F) << 6) | (data[i + 1] & 0x3F), 2
             elif byte < 0xF0:
-                code, width = (np.int64(byte & 0x0F) << 12) | (np.int64(data[i + 1] & 0x3F) << 6) | (data[i + 2] & 0x3F), 3
+                code, width = (
+                    (np.int64(byte & 0x0F) << 12) | (np.int64(data[i + 1] & 0x3F) << 6) | (data[i + 2] & 0x3F),
+                    3,
+                )
             else:
                 code, width = (
-                    (np.int64(byte & 0x07) << 18)
-                    | (np.int64(data[i + 1] & 0x3F) << 12)
-                    | (np.int64(data[i + 2] & 0x3F) << 6)
-                    | (data[i + 3] & 0x3F)
-                ), 4
+                    (
+                        (np.int64(byte & 0x07) << 18)
+                        | (np.int64(data[i + 1] & 0x3F) << 12)
+                        | (np.int64(data[i + 2] & 0x3F) << 6)
+                        | (data[i + 3] & 0x3F)
+                    ),
+                    4,
+                )
             start = starts[code] if code < len(starts) else 0
             if start == -1:
                 waiting = at > first

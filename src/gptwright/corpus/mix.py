@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from gptwright.core.config import Config
+from gptwright.corpus.config import MixConfig
 from gptwright.corpus.copies import Array, Bools
 from gptwright.corpus.decide import ids_of
 from gptwright.corpus.reading import Document, Split, manifest, part_documents
@@ -24,27 +23,6 @@ from gptwright.corpus.recipes.rule import unknown
 from gptwright.corpus.tables import part_path
 
 _BINS = 1 << 20  # of a signal's float32, by its top 20 bits: 12 bits of mantissa, 1 in 4096
-
-
-class MixConfig(Config):
-    """How often text is shown in training, beside the sources' weights."""
-
-    temperature: float = Field(
-        1.0,
-        gt=0,
-        description="Above 1, small sources are shown more often and large ones less: a source's share goes by its size to the power"
-        " 1/temperature. 1 leaves sizes as they are.",
-    )
-    max_epochs: float | None = Field(
-        None, gt=0, description="No document is shown more often than this in one pass, whatever weights ask for."
-    )
-    quality: str | None = Field(
-        None,
-        description="A signal, such as a quality score: within a source, documents with more of it are shown more often.",
-    )
-    quality_spread: float = Field(
-        2.0, ge=1, description="The best document of a source is shown this much more often, the worst this much less."
-    )
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,7 @@ def buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.i
 def _digests(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> list[bytes]:
     view = memoryview(data)
     bounds = offsets.tolist()
-    return [
-        blake2b(view[start:end], digest_size=16).digest() for start, end in zip(bounds, bounds[1:], strict=False)
-    ]
+    return [blake2b(view[start:end], digest_size=16).digest() for start, end in zip(bounds, bounds[1:], strict=False)]
 
 
 @cache

@@ -35,7 +35,18 @@ _ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user", "name")
 _SAID_KEYS = ("content", "value", "text", "message", "utterance", "body")
 _TOPIC_KEYS = ("prompt", "topic")
 # What rows say of their texts beside them; ``metadata`` is where datatrove and dolma keep it.
-FACT_KEYS = ("license", "licence", "license_type", "date", "created", "published", "published_at", "timestamp", "author", "metadata")
+FACT_KEYS = (
+    "license",
+    "licence",
+    "license_type",
+    "date",
+    "created",
+    "published",
+    "published_at",
+    "timestamp",
+    "author",
+    "metadata",
+)
 
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "customer", "person", "client", "visitor", "student"), "user"),
@@ -145,12 +156,24 @@ def _is_chat_list(items: list[Any]) -> bool:
 def _is_plain(keys: tuple[Any, ...]) -> bool:
     """Whether of an object with these keys only "text" counts, so that nothing else of it needs to be looked at."""
     telling = {*CHAT_KEYS, *PROMPT_KEYS, *REPLY_KEYS, *TITLE_KEYS, *URL_KEYS, *LANG_KEYS}
-    return all(isinstance(key, str) and key.lower() not in telling and (key == "text" or key.lower() != "text") for key in keys)
+    return all(
+        isinstance(key, str) and key.lower() not in telling and (key == "text" or key.lower() != "text") for key in keys
+    )
 
 
 def is_of_use(column: str) -> bool:
     """Whether a column's name is one that records are read by."""
-    known = (*TEXT_KEYS, *TITLE_KEYS, *URL_KEYS, *LANG_KEYS, *CHAT_KEYS, *PROMPT_KEYS, *REPLY_KEYS, *_TOPIC_KEYS, *FACT_KEYS)
+    known = (
+        *TEXT_KEYS,
+        *TITLE_KEYS,
+        *URL_KEYS,
+        *LANG_KEYS,
+        *CHAT_KEYS,
+        *PROMPT_KEYS,
+        *REPLY_KEYS,
+        *_TOPIC_KEYS,
+        *FACT_KEYS,
+    )
     return column.lower() in {*known, "system", "system_prompt"}
 
 

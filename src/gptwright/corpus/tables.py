@@ -53,27 +53,16 @@ DOCS = pa.schema(
     ]
 )
 
-PII_KINDS = ("EMAIL", "PHONE", "IP", "IBAN", "CARD")
-
-SIGNALS = pa.schema(
-    [
-        ("n_bytes", pa.int64()),  # UTF-8, as it came
-        ("n_bytes_edited", pa.int64()),  # UTF-8, with the edits applied
-        ("n_chars", pa.int64()),
-        ("n_turns", pa.int32()),  # null for plain text
-        ("letter_share", pa.float32()),  # of characters that are not white space
-        ("compress_ratio", pa.float32()),  # deflated size over size: low means repetition
-        ("edit_id", ID),  # of messages and edits; with content_id it names the final text
-        *[(f"pii_{kind.lower()}", pa.int32()) for kind in PII_KINDS],
-    ]
-)
+# signals: the columns of ``signals.SCHEMA``, and behind them n_bytes_edited (UTF-8, with the edits applied), n_turns (null for plain
+# text), edit_id (with content_id it names the final text), pii_drop (the source's policy drops it), a count pii_<kind> for each kind of
+# personal data, and a column for each score that the configuration asks for.
 
 EDITS = pa.schema(
     [
         ("doc_row", pa.int32()),  # row in the docs file of the same number
         ("start", pa.int64()),  # characters into text
         ("end", pa.int64()),
-        ("kind", pa.string()),  # EMAIL, PHONE, IP, IBAN, CARD, TIDY
+        ("kind", pa.string()),  # a kind of personal data, TIDY, LINE, SPAN or RULE
         ("replacement", pa.string()),
     ]
 )

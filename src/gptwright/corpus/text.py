@@ -29,12 +29,28 @@ _CONTROL_ASCII = bytes(c for c in (*range(32), 127) if c not in (9, 10, 13))
 _CONTROL_BYTES = bytes(c for c in range(32) if c not in (9, 10, 11, 12, 13, 27))
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f\ufffd]+")
 _BEYOND_ASCII_BYTES = re.compile(rb"[\x00-\x7f]+")
-_NO_CHARSETS = frozenset({"idna", "punycode", "utf-7", "unicode_escape", "raw_unicode_escape", "undefined", "rot13", "hex", "base64", "zlib", "bz2"})
+_NO_CHARSETS = frozenset(
+    {
+        "idna",
+        "punycode",
+        "utf-7",
+        "unicode_escape",
+        "raw_unicode_escape",
+        "undefined",
+        "rot13",
+        "hex",
+        "base64",
+        "zlib",
+        "bz2",
+    }
+)
 # UTF-8 that was read as Windows-1252 or Latin-1, in UTF-8: a sign that stands for a first byte (Â to ô), then one for a further byte
 # (U+0080 to U+00BF, or what Windows-1252 has in their place). Bytes, as a search for one byte is fast. Then the same by way of
 # Windows-1251, where Р and С stand for the first bytes of nearly every Cyrillic letter.
 _MOJIBAKE = re.compile(rb"\xc3[\x82-\xb4](?:\xc2[\x80-\xbf]|\xe2[\x80\x82\x84]|[\xc5\xc6\xcb])")
-_MOJIBAKE_CYRILLIC = re.compile(rb"(?:\xd0[\xa0\xa1](?:\xc2[\x80-\xbf]|\xd0[\x80-\x8f]|\xd1[\x91-\x9f]|\xe2[\x80\x82\x84]|\xd2[\x90\x91])){2}")
+_MOJIBAKE_CYRILLIC = re.compile(
+    rb"(?:\xd0[\xa0\xa1](?:\xc2[\x80-\xbf]|\xd0[\x80-\x8f]|\xd1[\x91-\x9f]|\xe2[\x80\x82\x84]|\xd2[\x90\x91])){2}"
+)
 
 
 class NotText(Exception):

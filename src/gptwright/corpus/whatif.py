@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from gptwright.core.errors import UserError
 from gptwright.core.files import read_json
 from gptwright.corpus import tables
-from gptwright.corpus.copies import Array, Bools, Duplicates, ExactCopies
+from gptwright.corpus.copies import Array, Bools, Duplicates, StoredCopies
 from gptwright.corpus.decide import STATE
 from gptwright.corpus.evidence import Check, look_at
 from gptwright.corpus.heldout import BUCKETS
@@ -130,7 +130,8 @@ def what_if(
         corpus_dir: work/corpus.
         changes: rule -> threshold; None switches the rule off. A rule the recipe does not have is added to it.
         recipe: another recipe to change, instead of the one the corpus was built with.
-        duplicates: stored groups and pairs; None: the exact copies of the corpus.
+        duplicates: groups and pairs; None: what the build stored. Then near copies are those it found, and of documents that it dropped
+            no near copies are known.
 
     Raises:
         UserError: the corpus is not built, or nothing has such a name.
@@ -156,10 +157,8 @@ def what_if(
         before[here] = pc.equal(decisions["verdict"], "keep").to_numpy()
         heldout[here] = decisions["place"].to_numpy() < round(state["share"] * BUCKETS)
         n_bytes[here] = np.minimum(signals["n_bytes_edited"].to_numpy(), 0xFFFFFFFF)
-        docs = pa.table({"license_id": pa.nulls(part["rows"], pa.string())})
-        if new.allow is not None or new.unknown_licence == "drop":
-            docs = pq.read_table(tables.part_path(corpus_dir, "docs", number), columns=["license_id"])
-        checks = look_at(docs, signals, new, part["policy"])
+        docs = _terms(corpus_dir, number, part, new)
+        checks = look_at(docs, signals, new, part["respect"])
         alive[here] = checks.alive & ~decisions["eval_items"].is_valid().to_numpy()
         outcomes = {check.rule: check for check in checks.checks}
         was = {outcome.rule.id: outcome.failed for outcome in evaluate(_only(old, changed), signals)}
@@ -174,7 +173,7 @@ def what_if(
                 near.add(rule.rule, outcomes[rule.rule], first)
         first += part["rows"]
 
-    copies = (duplicates or ExactCopies.open(corpus_dir / "index")).resolve(alive, heldout)
+    copies = (duplicates or StoredCopies.open(corpus_dir / "index", before)).resolve(alive, heldout)
     after = alive & (copies.kept_of < 0)
     first = 0
     for part in state["parts"]:
@@ -215,6 +214,18 @@ def _signals(corpus_dir: Path, number: int, recipes: tuple[Recipe, ...]) -> pa.T
     there = pq.read_schema(path).names
     wanted = {"n_bytes_edited", *(name for recipe in recipes for name in columns(recipe))}
     return pq.read_table(path, columns=[name for name in there if name in wanted or name.startswith("pii_")])
+
+
+def _terms(corpus_dir: Path, number: int, part: dict[str, Any], recipe: Recipe) -> pa.Table:
+    """Licences and opt-outs of a part, as far as they are asked for."""
+    wanted = ["license_id"] if recipe.allow is not None or recipe.unknown_licence == "drop" else []
+    wanted += ["optout"] if part["respect"] else []
+    table = pq.read_table(tables.part_path(corpus_dir, "docs", number), columns=wanted) if wanted else pa.table({})
+    if "license_id" not in wanted:
+        table = pa.table(
+            {**dict(zip(wanted, table.columns, strict=True)), "license_id": pa.nulls(part["rows"], pa.string())}
+        )
+    return table
 
 
 class Nearest:

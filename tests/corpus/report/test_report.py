@@ -88,7 +88,7 @@ def corpus(project: "Project") -> Path:
     recipe = Recipe.load("small")
     rule = Rule("own.long", "n_chars", ">", 400, f"characters; {EVIL}")
     recipe = replace(recipe, name="<embed>", rules=(*recipe.rules, rule))
-    parts = [Part(*(tables.part_path(project.out, t, 0) for t in ("docs", "signals")), "own", "keep")]
+    parts = [Part(*(tables.part_path(project.out, t, 0) for t in ("docs", "signals")), "own")]
     publish(
         decide(parts, recipe, 0.01, (0.05, "document"), work=project.out / "again", contamination=Leaks()), project.out
     )

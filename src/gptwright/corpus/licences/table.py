@@ -32,11 +32,12 @@ class LicenceRow:
     n_attribution: int = 0
 
 
-def licence_table(corpus_dir: Path) -> list[LicenceRow]:
+def licence_table(corpus_dir: Path, parts: int | None = None) -> list[LicenceRow]:
     """The kept text of a corpus by licence and source, the largest first.
 
     Args:
         corpus_dir: work/corpus, built to its end.
+        parts: how many there are; None asks the manifest.
 
     Returns:
         One row for each licence (None where it is not known) of each source; bytes of UTF-8 with the edits made.
@@ -44,7 +45,7 @@ def licence_table(corpus_dir: Path) -> list[LicenceRow]:
     rows: dict[tuple[str | None, str], LicenceRow] = {}
     names: dict[tuple[str | None, str], dict[str, int]] = {}
     others: dict[tuple[str | None, str], int] = {}
-    for counted in _counted(corpus_dir):
+    for counted in _counted(corpus_dir, parts):
         for one in counted:
             key = (one["license_id"], one["source"])
             row = rows.setdefault(key, LicenceRow(*key))
@@ -66,8 +67,8 @@ def licence_table(corpus_dir: Path) -> list[LicenceRow]:
     return sorted(rows.values(), key=lambda row: (-row.bytes, row.license or "", row.source))
 
 
-def _counted(corpus_dir: Path) -> Iterator[list[dict[str, Any]]]:
-    for number in range(read_json(corpus_dir / MANIFEST)["parts"]):
+def _counted(corpus_dir: Path, parts: int | None) -> Iterator[list[dict[str, Any]]]:
+    for number in range(read_json(corpus_dir / MANIFEST)["parts"] if parts is None else parts):
         docs = pq.read_table(part_path(corpus_dir, "docs", number), columns=_KEYS)
         size = pq.read_table(part_path(corpus_dir, "signals", number), columns=["n_bytes_edited"])["n_bytes_edited"]
         verdict = pq.read_table(part_path(corpus_dir, "decisions", number), columns=["verdict"])["verdict"]

@@ -153,7 +153,9 @@ def _finish(found: Iterator[Record], reading: Reading) -> Iterator[Record]:
                 reading.n_repaired += 1
                 record = replace(
                     record,
-                    messages=[m | {"content": one or m["content"]} for m, one in zip(record.messages, mended, strict=True)],
+                    messages=[
+                        m | {"content": one or m["content"]} for m, one in zip(record.messages, mended, strict=True)
+                    ],
                 )
             yield record
             continue

@@ -74,7 +74,9 @@ def tar_members(blob: Blob, reading: Reading) -> Iterator[Blob]:
             try:
                 entry = archive.next()
             except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-                raise Broken(f"the tar archive is damaged after {blob.budget.members} members ({error}), or was cut off") from error
+                raise Broken(
+                    f"the tar archive is damaged after {blob.budget.members} members ({error}), or was cut off"
+                ) from error
             archive.members = []  # else it keeps every header that it has passed
             if entry is None:
                 return
@@ -155,7 +157,9 @@ class _Names:
         return name if count == 1 else f"{name}~{count}"
 
 
-def _member(names: _Names, name: str, opener: Callable[[], IO[bytes]], size: int, blob: Blob, fault: str | None) -> Blob:
+def _member(
+    names: _Names, name: str, opener: Callable[[], IO[bytes]], size: int, blob: Blob, fault: str | None
+) -> Blob:
     clean, odd = clean_name(name)
     found = blobs.member(names.take(clean), opener, size, blob)
     found.note = odd

@@ -138,7 +138,12 @@ def _numbering(package: Package) -> dict[tuple[str, str], bool]:
             walk(file, start, lambda *_: None, lambda *_: None)
     except NotText:
         return {}
-    return {(num, level): yes for num, abstract in kinds.items() for (kind, level), yes in formats.items() if kind == abstract}
+    return {
+        (num, level): yes
+        for num, abstract in kinds.items()
+        for (kind, level), yes in formats.items()
+        if kind == abstract
+    }
 
 
 def _notes(package: Package, kind: str) -> dict[str, str]:
@@ -174,7 +179,12 @@ def _title(package: Package) -> str | None:
 
     try:
         with package.open("docProps/core.xml") as file:
-            walk(file, start, lambda *_: inside.__setitem__(0, False), lambda text: pieces.append(text) if inside[0] else None)
+            walk(
+                file,
+                start,
+                lambda *_: inside.__setitem__(0, False),
+                lambda text: pieces.append(text) if inside[0] else None,
+            )
     except NotText:
         return None
     return " ".join("".join(pieces).split()) or None

@@ -26,7 +26,15 @@ def read_epub(blob: Blob, reading: Reading) -> Iterator[Record]:
         facts = book.facts()
         for record in records_of(_chapters(package, book, reading), title=book.title, lang=book.language):
             yield Record(
-                record.suffix, record.text, None, record.title, None, record.lang, record.part, None, facts if facts != Facts() else None
+                record.suffix,
+                record.text,
+                None,
+                record.title,
+                None,
+                record.lang,
+                record.part,
+                None,
+                facts if facts != Facts() else None,
             )
 
 
@@ -66,7 +74,9 @@ class _Book:
         if self._open:
             self.meta.setdefault(name, []).append("")
         if name == "item":
-            self.items[attributes.get("id", "")] = tuple(attributes.get(k, "") for k in ("href", "media-type", "properties"))  # type: ignore[assignment]
+            self.items[attributes.get("id", "")] = tuple(
+                attributes.get(k, "") for k in ("href", "media-type", "properties")
+            )  # type: ignore[assignment]
         elif name == "itemref" and attributes.get("linear") != "no":
             self.order.append(attributes.get("idref", ""))
 

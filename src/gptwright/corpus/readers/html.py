@@ -19,7 +19,36 @@ _XML = re.compile(rb"\s*<\?xml[^>]{0,200}encoding\s*=\s*[\"']([A-Za-z0-9_.:-]{1,
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
 # Elements without content, and those that the next of their kind closes: none of them nests.
 _FLAT = frozenset(
-    "area base br col embed hr img input link meta param source track wbr p li td th tr dt dd option thead tbody tfoot html head body".split()
+    [
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "param",
+        "source",
+        "track",
+        "wbr",
+        "p",
+        "li",
+        "td",
+        "th",
+        "tr",
+        "dt",
+        "dd",
+        "option",
+        "thead",
+        "tbody",
+        "tfoot",
+        "html",
+        "head",
+        "body",
+    ]
 )
 
 

@@ -32,7 +32,10 @@ _FOREIGN = (
     (b"GIF8", "a GIF image"),
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document (doc, xls, ppt or msg); save it as docx, csv, pdf or eml"),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "an old Office document (doc, xls, ppt or msg); save it as docx, csv, pdf or eml",
+    ),
     (b"\x7fELF", "a program"),
     (b"\xca\xfe\xba\xbe", "a compiled program"),
     (b"\0asm", "a WebAssembly program"),
@@ -133,7 +136,9 @@ def _is_tar(head: bytes) -> bool:
     if head[257:262] == b"ustar":
         return True
     try:
-        tarfile.TarInfo.frombuf(head[:512], "utf-8", "replace")  # checks the header's sum, which plain text does not have
+        tarfile.TarInfo.frombuf(
+            head[:512], "utf-8", "replace"
+        )  # checks the header's sum, which plain text does not have
     except tarfile.HeaderError:
         return False
     return True
@@ -148,8 +153,13 @@ def _zip_kind(blob: Blob) -> str:
             if mime == known:
                 return kind
         if mime.startswith("application/vnd.oasis.opendocument"):
-            raise Skip(f"an OpenDocument file of the kind {mime.rpartition('.')[2]}: only texts can be read. Save it as csv or pdf")
-    if blob.suffix not in (".zip", ".docx", ".docm", ".dotx", ".xlsx", ".xlsm", ".pptx", ".epub", ".odt") and b"[Content_Types].xml" not in head:
+            raise Skip(
+                f"an OpenDocument file of the kind {mime.rpartition('.')[2]}: only texts can be read. Save it as csv or pdf"
+            )
+    if (
+        blob.suffix not in (".zip", ".docx", ".docm", ".dotx", ".xlsx", ".xlsm", ".pptx", ".epub", ".odt")
+        and b"[Content_Types].xml" not in head
+    ):
         return "zip"
     try:
         with blob.seekable() as file:
@@ -195,7 +205,9 @@ def check_directory(file: "zipfile.IO[bytes]", blob: Blob) -> None:  # type: ign
                 length = int.from_bytes(tail[wide + 40 : wide + 48], "little")
         # An entry takes 46 bytes and its name; a table may claim fewer entries than it has.
         if max(count, length // 400) > MOST_MEMBERS:
-            raise t.Bomb(f"{max(count, length // 400):,} members, more than {MOST_MEMBERS:,}. Unpack it, or pack it as several archives")
+            raise t.Bomb(
+                f"{max(count, length // 400):,} members, more than {MOST_MEMBERS:,}. Unpack it, or pack it as several archives"
+            )
     file.seek(0)
 
 
@@ -233,7 +245,9 @@ def _mail_kind(head: bytes, suffix: str) -> str | None:
 
 
 def _data_kind(head: bytes, suffix: str, charset: t.Charset, cut: bool) -> str:
-    start = head.decode("utf-8" if charset.codec.startswith("utf") else charset.codec, "replace").lstrip("\ufeff \t\r\n")
+    start = head.decode("utf-8" if charset.codec.startswith("utf") else charset.codec, "replace").lstrip(
+        "\ufeff \t\r\n"
+    )
     lines = [line for line in start.splitlines() if line.strip()][:3]
     json_lines = len(lines) > 1 and all(_is_json_object(line) for line in lines[: len(lines) - cut])
     if suffix == ".ipynb" or (_NOTEBOOK.match(head) and b'"nbformat"' in head):

@@ -136,7 +136,13 @@ class _Bytes:
 def _header(message: object, name: str) -> str | None:
     try:
         value = message[name]  # type: ignore[index]
-    except (ValueError, IndexError, LookupError, AttributeError, TypeError):  # headers that the parser of addresses falls over
+    except (
+        ValueError,
+        IndexError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ):  # headers that the parser of addresses falls over
         return None
     return " ".join(t.normalise(str(value)).split())[:1000] or None if value is not None else None
 

@@ -29,7 +29,11 @@ def read_notebook(blob: Blob, reading: Reading) -> Iterator[Record]:
     cells = book.get("cells")
     if not isinstance(cells, list):
         sheets = book.get("worksheets")
-        cells = [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells") or []] if isinstance(sheets, list) else None
+        cells = (
+            [cell for sheet in sheets if isinstance(sheet, dict) for cell in sheet.get("cells") or []]
+            if isinstance(sheets, list)
+            else None
+        )
     if cells is None:
         raise NotText("not a notebook: it has no cells")
     about = book.get("metadata") if isinstance(book.get("metadata"), dict) else {}

@@ -6,7 +6,18 @@ from gptwright.corpus.readers.base import NotText, Reading, Record
 from gptwright.corpus.readers.blob import Blob
 from gptwright.corpus.readers.xmlparts import Package, Prose, records_of, walk
 
-_UNSEEN = frozenset({"tracked-changes", "annotation", "table-of-content", "alphabetical-index", "bibliography", "sequence-decls", "forms", "note-citation"})
+_UNSEEN = frozenset(
+    {
+        "tracked-changes",
+        "annotation",
+        "table-of-content",
+        "alphabetical-index",
+        "bibliography",
+        "sequence-decls",
+        "forms",
+        "note-citation",
+    }
+)
 _MOST_SPACES = 100
 
 
@@ -98,7 +109,12 @@ def _title(package: Package) -> str | None:
 
     try:
         with package.open("meta.xml") as file:
-            walk(file, start, lambda *_: inside.__setitem__(0, False), lambda text: pieces.append(text) if inside[0] else None)
+            walk(
+                file,
+                start,
+                lambda *_: inside.__setitem__(0, False),
+                lambda text: pieces.append(text) if inside[0] else None,
+            )
     except NotText:
         return None
     return " ".join("".join(pieces).split()) or None

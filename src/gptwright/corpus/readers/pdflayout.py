@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
 
-_NUMBER = re.compile(r"\W*(?:page|seite|p\.|s\.)?\s*(?:\d{1,5}|[ivxlcdm]{1,8})(?:\s*(?:of|von|/|\|)\s*\d{1,5})?\W*", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"\W*(?:page|seite|p\.|s\.)?\s*(?:\d{1,5}|[ivxlcdm]{1,8})(?:\s*(?:of|von|/|\|)\s*\d{1,5})?\W*", re.IGNORECASE
+)
 _DIGITS = re.compile(r"\d+")
 _WORD_CUT = re.compile(r"(\w{2,})[-\u2010\u00ac]$")
 _LEADERS = re.compile(r"(?:\. ?){4,}\s*(?:\d+|[ivxlc]+)$")
@@ -90,7 +92,12 @@ def drop_running(pages: list[list[Row]]) -> list[list[Row]]:
 
     def running(row: Row, edge: int) -> bool:
         text = " ".join(run.text for run in row)
-        if filled >= 2 and _NUMBER.fullmatch(text) and sum(n for (e, key), n in seen.items() if e == edge and _NUMBER.fullmatch(key.replace("#", "1"))) >= min(enough, filled):
+        if (
+            filled >= 2
+            and _NUMBER.fullmatch(text)
+            and sum(n for (e, key), n in seen.items() if e == edge and _NUMBER.fullmatch(key.replace("#", "1")))
+            >= min(enough, filled)
+        ):
             return True
         return seen[(edge, _key(row))] >= enough and len(text) < 200
 
@@ -148,7 +155,15 @@ def _block(rows: list[Row], number: int) -> Iterator[_Line]:
         text = ("  " if table else " ").join(run.text for run in row)
         table = table or _LEADERS.search(text) is not None  # an entry of a table of contents
         yield _Line(
-            text, row[0].x0, max(run.x1 for run in row), min(r.y0 for r in row), max(r.y1 for r in row), number, left, right, table
+            text,
+            row[0].x0,
+            max(run.x1 for run in row),
+            min(r.y0 for r in row),
+            max(r.y1 for r in row),
+            number,
+            left,
+            right,
+            table,
         )
 
 
@@ -210,7 +225,9 @@ def _join(lines: list[_Line], words: "Counter[str]") -> str:
             new = _breaks(before, line, pitch)
         cut = _WORD_CUT.search(before.text)
         if new:
-            out.append("\n" if (line.table and before.table) or (_ITEM.match(line.text) and _ITEM.match(out[-1])) else "\n\n")
+            out.append(
+                "\n" if (line.table and before.table) or (_ITEM.match(line.text) and _ITEM.match(out[-1])) else "\n\n"
+            )
         elif cut and _joins(cut[1], line.text, words):
             out[-1] = out[-1][:-1]
         elif not cut and not (_wide(before.text[-1:]) and _wide(line.text[:1])):
@@ -247,7 +264,11 @@ def _runs_on(before: _Line, line: _Line, lines: list[_Line]) -> bool:
     if before.table or line.table or _ITEM.match(line.text):
         return False
     full = before.x1 >= before.right - 0.15 * (before.right - before.left)
-    return (full or bool(_WORD_CUT.search(before.text))) and not before.text.endswith(_ENDS) and not line.text[:1].isupper()
+    return (
+        (full or bool(_WORD_CUT.search(before.text)))
+        and not before.text.endswith(_ENDS)
+        and not line.text[:1].isupper()
+    )
 
 
 def _joins(first: str, text: str, words: "Counter[str]") -> bool:

@@ -53,7 +53,9 @@ def _read(document: Any, step: Callable[[], None], fault: type[Exception]) -> It
         total, odd, empty = total + size, odd + strange, empty + (not size)
         pages.append(runs)
         if total > MOST_CHARS:
-            yield {"note": f"only the first {number + 1} of {count} pages were read: more than {MOST_CHARS >> 20} M characters"}
+            yield {
+                "note": f"only the first {number + 1} of {count} pages were read: more than {MOST_CHARS >> 20} M characters"
+            }
             break
     if count > MOST_PAGES:
         yield {"note": f"only the first {MOST_PAGES:,} of {count:,} pages were read"}
@@ -65,7 +67,9 @@ def _read(document: Any, step: Callable[[], None], fault: type[Exception]) -> It
     if not total:
         raise NotText(f"no text layer ({many} of images). Run OCR first, or remove the file")
     if odd > 0.3 * total:
-        raise NotText(f"its text layer ({many}) gives no letters: the fonts do not say what their signs mean. Run OCR first")
+        raise NotText(
+            f"its text layer ({many}) gives no letters: the fonts do not say what their signs mean. Run OCR first"
+        )
     if broken:
         yield {"note": f"{broken} of {many} could not be read"}
     if empty > broken:
@@ -140,7 +144,11 @@ def _runs(page: Any) -> tuple[list[Run], int]:
         if any(piece != " " for piece in now[-1:]) or len(now) > 1:
             size = max(edge[3] - edge[1], 4.0)
             middle = (y0 + y1) / 2
-            if x0 - edge[2] > _GAP * size or x1 < edge[0] - size or not edge[1] - 0.6 * size < middle < edge[3] + 0.6 * size:
+            if (
+                x0 - edge[2] > _GAP * size
+                or x1 < edge[0] - size
+                or not edge[1] - 0.6 * size < middle < edge[3] + 0.6 * size
+            ):
                 close()
         if not now or not "".join(now).strip():
             now.clear()

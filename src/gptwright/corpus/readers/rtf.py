@@ -10,7 +10,9 @@ from gptwright.corpus.readers.xmlparts import Prose, records_of
 
 MOST_BYTES = 64 << 20
 _DEEPEST = 10_000
-_TOKEN = re.compile(rb"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|[\r\n]+|([^\\{}\r\n]+)|\\")
+_TOKEN = re.compile(
+    rb"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|[\r\n]+|([^\\{}\r\n]+)|\\"
+)
 _HIDDEN = frozenset(
     b"fonttbl colortbl stylesheet listtable listoverridetable revtbl rsidtbl generator info pict object header headerl headerr headerf footer "
     b"footerl footerr footerf themedata colorschememapping datastore latentstyles xmlnstbl fldinst pntext listtext bkmkstart bkmkend shppict "

@@ -164,7 +164,9 @@ class Prose:
         return "".join(out)
 
 
-def records_of(pieces: Iterable[tuple[str, str]], title: str | None = None, lang: str | None = None) -> Iterator[Record]:
+def records_of(
+    pieces: Iterable[tuple[str, str]], title: str | None = None, lang: str | None = None
+) -> Iterator[Record]:
     """One document of several pieces, in parts; a part after the first is placed by the piece that it begins in.
 
     Args:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gptwright.core.files import atomic_write
 from gptwright.core.ledger import Ledger
-from gptwright.corpus.mix import MixConfig, SourceMix, effective_epochs
+from gptwright.corpus.config import MixConfig
+from gptwright.corpus.mix import SourceMix, effective_epochs
 from gptwright.corpus.report import contents
 from gptwright.corpus.report import sections as s
 from gptwright.corpus.report.collect import Facts, collect
