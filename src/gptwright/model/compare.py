@@ -1,6 +1,8 @@
 """Is what was written still the model? Logits and greedy tokens of the original against those of other readers of the file."""
 
+import contextlib
 import importlib.util
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,17 +124,15 @@ def transformers_logits(path: Path, config: ModelConfig, ids: Sequence[int]) -> 
         shape = config_to_hf(config, torch.float32, [], None)
         folder = path.parent
         options |= {"gguf_file": path.name, "config": transformers.AutoConfig.for_model(**shape)}
-    level, bar = transformers.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()
+    level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     try:
-        peer = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+            peer = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
         logits: Tensor = peer(torch.tensor([list(ids)])).logits[0].float()
         return logits
     finally:
         transformers.logging.set_verbosity(level)
-        if bar:
-            transformers.utils.logging.enable_progress_bar()
 
 
 def llamacpp_check(

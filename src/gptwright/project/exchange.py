@@ -1,5 +1,6 @@
 """Open models in, own models out; whatever was written is read back and compared."""
 
+import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from gptwright.project.models import locate
 from gptwright.project.publish import seal
 
 if TYPE_CHECKING:
+    from gptwright.model.compare import Check
+    from gptwright.model.config import ModelConfig
     from gptwright.project.project import Project
 
 
@@ -31,6 +34,7 @@ def import_into(project: "Project", ledger: Ledger, path: str, name: str | None)
     """``import_model`` for a caller that holds the lock. The same file is not imported twice."""
     from gptwright.model.cost import params
     from gptwright.model.gguf import import_gguf
+    from gptwright.model.hf import CLASSES
     from gptwright.model.io import load_model, save_model
 
     source = find_model_file(path)
@@ -39,19 +43,23 @@ def import_into(project: "Project", ledger: Ledger, path: str, name: str | None)
     with tempfile.TemporaryDirectory(dir=_made(models), prefix=".tmp-") as scratch:
         folder = Path(scratch) / "model"
         if source.is_dir():
-            save_model(load_model(source), folder, source)
+            save_model(load_model(source, dtype=None), folder, source)  # in the dtype that it came in
+            compared = _compare_import(source, folder)
         else:
             import_gguf(source, folder)
-        facts = {"name": name, "from": source.name, "license": _license_of(path)}
+            compared = None
+        facts = {"name": name, "from": source.name, "license": _license_of(path) or _licence_in(source)}
         _, target, digest = seal(folder, models, project.settings.project.name, "import", facts)
     former = ledger.find("model", name)
     if former is not None and former.hash == digest:
         return former
     shape = load_model(target).config
-    report = f"{params(shape) / 1e6:.1f}M parameters, {shape.family}, {shape.n_layers} layers, context {shape.seq_len}"
+    size = sum(file.stat().st_size for file in (source.iterdir() if source.is_dir() else [source]) if file.is_file())
     meta = {
-        "report": report,
+        "report": _report(shape, source, size, facts["license"], compared),
         "params": params(shape),
+        "architecture": CLASSES[shape.family],
+        "size_bytes": size,
         "license": facts["license"],
         "imported_from": path,
         "imported": True,
@@ -59,6 +67,43 @@ def import_into(project: "Project", ledger: Ledger, path: str, name: str | None)
     return ledger.add_artifact(
         "model", stage="import", name=name, path=target.relative_to(project.root).as_posix(), hash=digest, meta=meta
     )
+
+
+def _report(shape: "ModelConfig", source: Path, size: int, licence: str | None, compared: "Check | None") -> str:
+    from gptwright.model.cost import params
+    from gptwright.model.hf import CLASSES
+
+    lines = [
+        f"{CLASSES[shape.family]}, {params(shape) / 1e6:.1f}M parameters, {shape.n_layers} layers, width {shape.d_model}, "
+        f"vocabulary {shape.vocab_size:,}, context {shape.seq_len:,}",
+        f"from {source.name}, {size / 1e6:.1f} MB; licence {licence or 'not stated: look at where the model came from'}",
+    ]
+    if source.is_file():
+        from gptwright.model.gguf_header import read_gguf
+
+        kinds = sorted({tensor.kind.name for tensor in read_gguf(source).tensors.values()})
+        lines.append(f"GGUF with {', '.join(kinds)}; kept as fp32, which holds their values exactly")
+    if compared is not None:
+        lines.append(str(compared))
+    return "\n  ".join(lines)
+
+
+def _compare_import(source: Path, folder: Path) -> "Check | None":
+    """The copy against transformers' own reading of the original, where that is installed and the model is not too large for it."""
+    import importlib.util
+
+    from gptwright.model.compare import PROMPT, judge, probe, tolerance_of, transformers_logits
+    from gptwright.model.io import load_model
+    from gptwright.project.exports import is_small
+
+    model = load_model(folder)
+    if importlib.util.find_spec("transformers") is None or not is_small(model):
+        return None
+    ids, expected = probe(
+        model, [1 + ord(letter) % (model.config.vocab_size - 1) for letter in PROMPT], model.config.vocab_size
+    )
+    found = transformers_logits(source, model.config, ids)
+    return judge("compared with transformers", expected, found, tolerance_of("f32", expected))
 
 
 def find_model_file(path: str) -> Path:
@@ -120,30 +165,67 @@ def open_gguf(path: str) -> str:
     return str(import_gguf(find_model_file(path), Path(scratch) / "model"))
 
 
-def export_model(project: "Project", name: str, to: str, out: Path) -> dict[str, Any]:
+def export_model(project: "Project", name: str, to: str, out: Path, dtype: str | None = None) -> dict[str, Any]:
     """Write a model for other tools, read it back, and compare logits and greedy tokens with the original.
 
+    Args:
+        name: id, alias or directory.
+        to: hf, gguf, ollama, onnx or peft.
+        out: a folder that does not exist or is empty.
+        dtype: f32, f16, bf16 or q8_0; None takes the format's usual.
+
     Raises:
-        UserError: no such format, or the target is not empty.
+        UserError: no such model, format or dtype, the target is not empty, or the model cannot be written so.
     """
-    import torch
+    from gptwright.model.io import load_model
+    from gptwright.project.exports import FORMATS, Source, export
 
-    from gptwright.model.io import load_model, save_model
-
-    if to != "hf":
-        raise UserError(f"no such format: {to}", fix="Formats: hf")
-    if out.exists() and not out.is_dir():
-        raise UserError("is a file", where=str(out), fix="Choose a new folder")
-    if out.exists() and any(out.iterdir()):
-        raise UserError("is not empty", where=str(out), fix="Choose a new folder")
+    if to not in FORMATS:
+        raise UserError(f"no such format: {to}", fix=f"Formats: {', '.join(FORMATS)}")
     ref = locate(project, name)
-    model = load_model(ref.path)
-    save_model(model, out, ref.path)
-    again = load_model(out)
-    ids = torch.arange(64).remainder(model.config.vocab_size)[None]
-    with torch.no_grad():
-        before, after = model.logits(model(ids)), again.logits(again(ids))
-    gap = float((before - after).abs().max())
-    same = bool((before.argmax(-1) == after.argmax(-1)).all())
-    report = f"{out}: Hugging Face directory; read back, largest logit gap {gap:.1e}, greedy tokens {'equal' if same else 'DIFFER'}"
-    return {"model": ref.id, "path": str(out), "format": to, "logit_gap": gap, "greedy_equal": same, "report": report}
+    licence = _licence_in(ref.path) or _ledger_licence(project, ref.artifact_id)
+    made = export(Source(ref.id, ref.path, load_model(ref.path), licence), to, out, dtype)
+    size = sum(made.files.values())
+    lines = [
+        f"{out}: {FORMATS[to]}, {made.dtype}, {size / 1e6:.1f} MB",
+        *(str(check) for check in made.checks),
+        *made.notes,
+    ]
+    compared = [check for check in made.checks if check.logit_gap is not None]
+    return {
+        "model": ref.id,
+        "path": str(out),
+        "format": to,
+        "dtype": made.dtype,
+        "files": made.files,
+        "checks": [check.data() for check in made.checks],
+        "notes": made.notes,
+        "logit_gap": max(float(check.logit_gap or 0) for check in compared),
+        "greedy_equal": all(check.greedy_equal for check in compared),
+        "passed": all(check.passed for check in made.checks),
+        "report": "\n  ".join(lines),
+    }
+
+
+def _ledger_licence(project: "Project", artifact_id: int | None) -> str | None:
+    if artifact_id is None or not project.has_ledger:
+        return None
+    with project.ledger() as ledger:
+        found = next((a for a in ledger.artifacts("model") if a.id == artifact_id), None)
+    value = found.meta.get("license") if found is not None else None
+    return str(value) if value else None
+
+
+def _licence_in(path: Path) -> str | None:
+    """The licence that a model directory's card names (README.md's front matter), or a GGUF file's metadata."""
+    if path.is_file():
+        from gptwright.model.gguf_header import read_gguf
+
+        value = read_gguf(path).fields.get("general.license")
+        return str(value) if value else None
+    card = path / "README.md"
+    if not card.is_file():
+        return None
+    match = re.match(r"---\r?\n(.*?)\r?\n---", card.read_text(encoding="utf-8", errors="replace")[:100_000], re.DOTALL)
+    line = re.search(r"^license:[ \t]*[\"']?([A-Za-z0-9.+_-]+)[\"']?[ \t]*$", match[1], re.MULTILINE) if match else None
+    return line[1] if line else None
