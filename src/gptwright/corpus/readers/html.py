@@ -10,9 +10,12 @@ from typing import Any
 from gptwright.corpus import text as t
 from gptwright.corpus.readers.base import NotText, Reading, Record
 from gptwright.corpus.readers.blob import Blob
+from gptwright.corpus.readers.boilerplate import SURROUNDINGS, drop_link_rows, keep_lists
 
 MOST_BYTES = 32 << 20  # the tree takes twenty times as much
 MOST_DEPTH = 400  # of elements that must be closed; no honest page is so deep
+SHORT_CHARS = 1500  # a longer text was not emptied by a rule that took the page's frame for surroundings
+FEW_CHARS = 250  # a shorter text may be none
 FEW_TAGS = 3000  # a page of fewer tags cannot be deep enough to take long
 _META = re.compile(rb"<meta[^>]{0,500}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _XML = re.compile(rb"\s*<\?xml[^>]{0,200}encoding\s*=\s*[\"']([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
@@ -100,15 +103,19 @@ def _facts(page: str, url: str | None, tree: Any) -> Any:
 
 
 def parse(page: str) -> Any:
-    """A page's tree, of bounded depth.
+    """A page's tree, of bounded depth, made ready for ``main_text``.
 
     Raises:
         NotText: it cannot be parsed.
     """
+    return _tree(keep_lists(drop_link_rows(flatten(page))))
+
+
+def _tree(page: str) -> Any:
     from resiliparse.parse.html import HTMLTree
 
     try:
-        return HTMLTree.parse(flatten(page))
+        return HTMLTree.parse(page)
     except Exception as error:
         raise NotText(f"not a page that can be parsed ({error})") from error
 
@@ -139,14 +146,27 @@ def flatten(page: str) -> str:
 
 
 def main_text(tree: Any) -> str:
-    """The main text of a page, with paragraphs, lists and tables on lines of their own."""
+    """The main text of a page, with paragraphs, lists and tables on lines of their own.
+
+    Names of surroundings may be those of the page's own frame somewhere: what gets implausibly short by a rule is taken without it.
+    """
+    strict = _extract(tree, main_content=True, comments=False, skip_elements=SURROUNDINGS)
+    if len(strict) > SHORT_CHARS:
+        return strict
+    loose = _extract(tree, main_content=True)
+    text = strict if len(strict) > 0.5 * len(loose) else loose
+    if len(text) > FEW_CHARS:
+        return text
+    whole = _extract(tree, main_content=False)
+    return text if len(text) > 0.1 * len(whole) else whole
+
+
+def _extract(tree: Any, **options: Any) -> str:
     from resiliparse.extract.html2text import extract_plain_text
 
-    return str(extract_plain_text(tree, main_content=True, alt_texts=False, preserve_formatting=True))
+    return str(extract_plain_text(tree, alt_texts=False, preserve_formatting=True, **options))
 
 
 def whole_text(page: str) -> str:
     """All visible text of a page that has no surroundings, such as a chapter of a book or a message."""
-    from resiliparse.extract.html2text import extract_plain_text
-
-    return str(extract_plain_text(parse(page), main_content=False, alt_texts=False, preserve_formatting=True))
+    return _extract(_tree(flatten(page)), main_content=False)
