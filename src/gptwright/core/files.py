@@ -154,3 +154,17 @@ def says_disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def cache_dir() -> Path | None:
+    """The folder for what only saves time, GPTWRIGHT_CACHE or the user's cache folder; None when it cannot be made, or others could
+    put something into it."""
+    given, base = os.environ.get("GPTWRIGHT_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(given) if given else (Path(base) if base else Path.home() / ".cache") / "gptwright"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        return None
+    private = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
+    return folder if private and os.access(folder, os.W_OK) else None

@@ -3,14 +3,19 @@ its source code, the libraries it names and the outside files it was shown. Same
 """
 
 import ast
+import contextlib
 import importlib.metadata
 import importlib.util
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gptwright.core.errors import UserError
+from gptwright.core.files import cache_dir, write_json
 from gptwright.core.hashing import b2, b2_json
 from gptwright.core.ledger import Artifact, Ledger
 
@@ -171,21 +176,73 @@ def lookup(config: Mapping[str, Any], key: str) -> Any:
 
 @cache
 def code_version(modules: tuple[str, ...]) -> str:
-    """Hash of the modules' syntax trees without docstrings: a comment or a reworded docstring makes nothing stale."""
-    trees: list[str] = []
+    """Hash of the modules' syntax trees without docstrings: a comment or a reworded docstring makes nothing stale.
+
+    Args:
+        modules: dotted names; none of gptwright's own is imported.
+    """
+    known = _known_trees()
+    before = len(known)
+    digests: list[str] = []
     for name in sorted(modules):
-        spec = importlib.util.find_spec(name)
+        path = _file_of(name)
+        info = path.stat()
+        key = f"{path}:{info.st_size}:{info.st_mtime_ns}"
+        if key not in known:
+            known[key] = b2(name + _tree(path))
+        digests.append(known[key])
+    if len(known) != before:
+        _remember_trees(known)
+    return b2("\n".join(digests))
+
+
+def _file_of(module: str) -> Path:
+    if not module.startswith("gptwright."):
+        spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
-            raise LookupError(f"stage names a module that does not exist: {name}")
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-                and ast.get_docstring(node, clean=False) is not None
-            ):
-                node.body = node.body[1:]
-        trees.append(name + ast.unparse(tree))
-    return b2("\n".join(trees))
+            raise LookupError(f"stage names a module that does not exist: {module}")
+        return Path(spec.origin)
+    root = Path(__file__).parents[1]
+    place = root.joinpath(*module.split(".")[1:])
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if path.is_file():
+            return path
+    raise LookupError(f"stage names a module that does not exist: {module}")
+
+
+def _tree(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.unparse(tree)
+
+
+def _cache_file() -> Path | None:
+    folder = cache_dir()
+    return folder / f"code-{sys.version_info.major}.{sys.version_info.minor}.json" if folder is not None else None
+
+
+@cache
+def _known_trees() -> dict[str, str]:
+    """Hashes by file, size and time, from former processes: parsing all of the code takes a second."""
+    path = _cache_file()
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _remember_trees(known: dict[str, str]) -> None:
+    if len(known) > 5000:  # of many versions; the next process begins anew
+        known.clear()
+    if (path := _cache_file()) is not None:
+        with contextlib.suppress(OSError, UserError):  # it is a cache
+            write_json(path, known)
 
 
 def _version(distribution: str) -> str:

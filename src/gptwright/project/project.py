@@ -29,6 +29,7 @@ class Project:
         self.settings = settings
         self.origins = origins
         self.overrides = tuple(overrides)
+        self.executor = "local"  # where the tasks of the corpus run; the command line may say ray
         self.work = root / "work"
         self.state = root / "state"
 
@@ -80,6 +81,11 @@ class Project:
         from gptwright.release.registry import Registry
 
         return Registry(self.control, self.root)
+
+    @property
+    def has_control(self) -> bool:
+        """Whether there is a control store yet; asking for ``control`` makes one."""
+        return bool(self.settings.serve.database_url) or (self.state / "control.sqlite").is_file()
 
     def config_values(self) -> dict[str, Any]:
         """The resolved configuration as plain values."""

@@ -12,6 +12,7 @@ from gptwright.core.hashing import b2_json
 from gptwright.core.ledger import Artifact, Ledger
 from gptwright.core.lock import stage_lock
 from gptwright.core.progress import say
+from gptwright.corpus.mix import documents as mixed
 from gptwright.corpus.view import documents
 from gptwright.evaluate.bpb import bits_per_byte
 from gptwright.evaluate.record import HELDOUT, record_bpb
@@ -21,7 +22,7 @@ from gptwright.model.io import load_model
 from gptwright.project.models import ModelRef
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.releasing import register
-from gptwright.project.stages import identity, weighted, write_contents
+from gptwright.project.stages import identity, weights_of, write_contents
 from gptwright.project.training import conversations, heldout, publish, train_config, tune
 from gptwright.release.gate import Verdict
 from gptwright.release.refresh import Change, ContinuedTraining, RefreshWork, continued_training, what_is_new
@@ -143,8 +144,8 @@ class _Refresh:
         folder = project.root / self.base.path
         tokenizer = Tokenizer.load(folder)  # the vocabulary stays: the weights mean these tokens
         wanted = {*change.added, *settings.replayed}
-        weights = {name: source.weight for name, source in project.settings.corpus.sources.items()}
-        chosen = [d for d in weighted(documents(self.corpus, "train"), weights) if identity(d) in wanted]
+        shown = mixed(self.corpus, project.settings.corpus.mix, weights_of(project))
+        chosen = [document for document in shown if identity(document) in wanted]
         chats = list(conversations(Job(project, ledger, "", {}, "refresh"), project.settings.finetune))
         share = 1 - _SFT_SHARE if chats else 1.0
         shape = ModelConfig.model_validate(self.base.meta["shape"])

@@ -1,12 +1,12 @@
 """The seven stages: what each depends on, and what it does. Arithmetic is in the rooms; here they are joined."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptwright.core.errors import UserError
 from gptwright.core.files import write_json
-from gptwright.core.hashing import content_id
+from gptwright.core.hashing import b2_json, content_id
 from gptwright.core.progress import say, short
 from gptwright.core.stages import Stage, StageResult
 
@@ -18,10 +18,24 @@ if TYPE_CHECKING:
 STAGE_NAMES = ("corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluate", "release")
 # Settings of training that decide nothing about the result.
 _INERT = {"device", "threads", "log_every", "checkpoint_every", "eval_every", "compile", "micro_tokens"}
-_CORPUS_CODE = (
-    "build", "chats", "decide", "edits", "extract", "licences", "look", "privacy", "readers", "shapes", "sources.base", "sources.folder",
-    "sources.kinds", "sources.package", "sources.raw", "tables",
-    "text", "tidy",
+_READ_ONLY = tuple(
+    f"gptwright.corpus.{name}"
+    for name in (
+        "report",
+        "view",
+        "whatif",
+        "why",
+        "find",
+        "reading",
+        "select",
+        "interop",
+        "quality.desk",
+        "quality.terminal",
+    )
+)
+_CORPUS_KEYS = ("recipe", "sources", "heldout_share", "dedup", "decontaminate", "quality")
+CORPUS_LIBRARIES = (
+    "charset-normalizer", "ftfy", "phonenumbers", "py3langid", "pypdfium2", "python-stdnum", "pyyaml", "resiliparse",
 )  # fmt: skip
 _TRAIN_CODE = (
     "gptwright.model.transformer",
@@ -36,8 +50,6 @@ _TRAIN_CODE = (
 
 def stages_of(project: "Project") -> list[Stage]:
     """The stages of this project. A project that adapts an open model neither trains a tokenizer nor pretrains."""
-    from gptwright.corpus.sources.kinds import fingerprint_sources
-
     settings = project.settings
     own = settings.finetune.base == "pretrain"
 
@@ -47,21 +59,25 @@ def stages_of(project: "Project") -> list[Stage]:
 
     corpus = Stage(
         "corpus",
-        config=("corpus", "project.intent"),
-        code=tuple(f"gptwright.corpus.{name}" for name in _CORPUS_CODE),
-        libraries=("resiliparse", "phonenumbers", "pyyaml"),
-        outside=lambda: {
-            f"source {name}": print for name, print in fingerprint_sources(settings.corpus, project.root).items()
-        },
+        config=(*(f"corpus.{name}" for name in _CORPUS_KEYS), "project.intent"),
+        code=corpus_code(),
+        libraries=CORPUS_LIBRARIES,
+        outside=lambda: corpus_outside(project),
     )
     from_scratch = [
         Stage("tokenizer", ("corpus",), ("tokenizer",), ("gptwright.tokens.bpe",), ("tokenizers",)),
         Stage(
             "tokens",
             ("corpus", "tokenizer"),
-            code=("gptwright.tokens.chat", "gptwright.tokens.shards", "gptwright.tokens.tokenizer"),
+            ("corpus.mix",),
+            code=(
+                "gptwright.corpus.mix",
+                "gptwright.tokens.chat",
+                "gptwright.tokens.shards",
+                "gptwright.tokens.tokenizer",
+            ),
             libraries=("tokenizers",),
-            outside=lambda: {f"weight of {name}": str(s.weight) for name, s in settings.corpus.sources.items()},
+            outside=lambda: {f"weight of {name}": str(weight) for name, weight in weights_of(project).items()},
         ),
         Stage(
             "pretrain",
@@ -105,6 +121,32 @@ def stages_of(project: "Project") -> list[Stage]:
     return [corpus, *(from_scratch if own else []), finetune, *rest]
 
 
+def corpus_code() -> tuple[str, ...]:
+    """All modules of the corpus room but those that only read what was built."""
+    import gptwright.corpus
+
+    folder = Path(gptwright.corpus.__path__[0])
+    names = (".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*.py"))
+    modules = (f"gptwright.corpus.{name}".removesuffix(".__init__") for name in names)
+    return tuple(sorted(name for name in modules if not name.startswith(_READ_ONLY)))
+
+
+def corpus_outside(project: "Project") -> dict[str, str]:
+    """What lies outside ``work/`` and decides what a corpus is: sources, the recipe's files, reviews of licences."""
+    from gptwright.corpus.licences.review import decisions
+    from gptwright.corpus.recipes import Recipe
+    from gptwright.corpus.sources.kinds import fingerprint_sources
+
+    settings = project.settings.corpus
+    found = {f"source {name}": print for name, print in fingerprint_sources(settings, project.root).items()}
+    found["recipe"] = Recipe.load(settings.recipe, project.root).hash
+    for place in (*settings.quality.models.values(), *settings.quality.lists):
+        found[f"quality {place}"] = _stat(project.root / place)
+    if project.has_control and (reviews := decisions(project.control)):
+        found["licence reviews"] = b2_json([list(vars(one).values()) for one in reviews])
+    return found
+
+
 def _stat(path: Path) -> str:
     if not path.exists():
         return "missing"
@@ -132,24 +174,44 @@ def _base_fingerprint(project: "Project") -> dict[str, str]:
 
 def corpus(job: "Job") -> StageResult:
     """Gather the sources, clean, deduplicate, mask, split; then ask whether their licences fit the project's intent."""
+    from gptwright.core.executors import executor
     from gptwright.corpus.build import build_corpus
-    from gptwright.govern.policy import check
+    from gptwright.corpus.licences.review import decisions
+    from gptwright.corpus.privacy.pseudonyms import load_or_make_key
+    from gptwright.govern.policy import check, terms_of
+    from gptwright.project.erasing import blocks_of
 
     project = job.project
-    if not project.settings.corpus.sources:
+    settings = project.settings
+    if not settings.corpus.sources:
         raise UserError(
             "no sources",
             where=f"{project.root / 'gptwright.toml'} [corpus.sources]",
             fix="Run: gptwright data add FOLDER, or: gptwright data add package:NAME",
         )
-    result = build_corpus(project.settings.corpus, root=project.root, out=project.work / "corpus", ledger=job.ledger)
-    sizes = {name: int(row["bytes"]) for name, row in result.meta["sources"].items()}
-    for warning in check(job.ledger.sources(), project.settings.project.intent, sizes).warnings:
+    result = build_corpus(
+        settings.corpus,
+        root=project.root,
+        out=project.work / "corpus",
+        ledger=job.ledger,
+        executor=executor("ray", storage=settings.corpus.storage) if project.executor == "ray" else None,
+        blocks=blocks_of(project),
+        key=load_or_make_key(project.state) if _pseudonymizes(project) else None,
+        suites=[suite for suite in settings.evaluate.suites if (project.root / suite).is_file()],
+        reviews=decisions(project.control) if project.has_control else (),
+    )
+    terms = terms_of(result.meta["sources"])
+    for warning in check(terms.rows, settings.project.intent, terms.sizes).warnings:
         say(f"corpus: {warning}")
+    sizes = {name: int(row["bytes"]) for name, row in result.meta["sources"].items()}
     say(f"corpus: {result.documents:,} documents, {short(result.bytes)}B")
     return StageResult(
         "dataset", f"corpus-{result.hash[3:13]}", "work/corpus", result.hash, {**result.meta, "source_bytes": sizes}
     )
+
+
+def _pseudonymizes(project: "Project") -> bool:
+    return any("pseudonymize" in str(source.pii) for source in project.settings.corpus.sources.values())
 
 
 def texts(documents: "Iterator[Document]") -> Iterator[str]:
@@ -171,13 +233,9 @@ def write_contents(folder: Path, documents: "Iterator[Document]") -> None:
     write_json(folder.with_name(folder.name + ".contents.json"), sorted({identity(document) for document in documents}))
 
 
-def weighted(documents: "Iterator[Document]", weights: Mapping[str, float]) -> "Iterator[Document]":
-    """Each document as often as its source's weight says; of a fraction, the documents whose id falls under it."""
-    for document in documents:
-        whole, part = divmod(weights.get(document.source, 1.0), 1)
-        extra = int(document.uid[:8], 16) / 16**8 < part
-        for _ in range(int(whole) + extra):
-            yield document
+def weights_of(project: "Project") -> dict[str, float]:
+    """The weights of the sources, by name."""
+    return {name: source.weight for name, source in project.settings.corpus.sources.items()}
 
 
 def tokenizer(job: "Job") -> StageResult:
@@ -193,6 +251,7 @@ def tokenizer(job: "Job") -> StageResult:
 
 def tokens(job: "Job") -> StageResult:
     """Encode the training part into shards that know their documents."""
+    from gptwright.corpus.mix import documents as mixed
     from gptwright.corpus.view import documents
     from gptwright.tokens.shards import write_tokens
     from gptwright.tokens.tokenizer import Tokenizer
@@ -200,8 +259,8 @@ def tokens(job: "Job") -> StageResult:
     work = job.project.work
     loaded = Tokenizer.load(work / "tokenizer")
     name = job.inputs["corpus"].hash[3:13]
-    weights = {name: source.weight for name, source in job.project.settings.corpus.sources.items()}
-    result = write_tokens(weighted(documents(work / "corpus", "train"), weights), loaded, work / "tokens" / name)
+    shown = mixed(work / "corpus", job.project.settings.corpus.mix, weights_of(job.project))
+    result = write_tokens(shown, loaded, work / "tokens" / name)
     write_contents(work / "tokens" / name, documents(work / "corpus"))
     meta = {"tokens": result.tokens, "documents": result.documents, "bytes": result.bytes}
     return StageResult("tokens", f"tokens-{result.hash[3:13]}", f"work/tokens/{name}", result.hash, meta)
