@@ -1,31 +1,55 @@
-"""Verbs about data: add, build, sample, why, licenses."""
+"""Verbs about data: add, build, report, sample, why, what-if, export."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gptwright.cli.verb import Answer, Call, Table, group, verb
+from gptwright.cli import erase, label, licenses
+from gptwright.cli.verb import Answer, Call, Table, group, shorten, verb
 from gptwright.core.errors import UserError
 
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command."""
-    data = group("The texts: add sources, build the corpus, ask why.")
+    data = group("The texts: add sources, build the corpus, look at it, ask why.")
     verb(
         data,
         "add",
-        ["gptwright data add ../letters --license LicenseRef-own", "gptwright data add package:chitchat-dataset"],
+        [
+            "gptwright data add ../letters --license LicenseRef-own",
+            "gptwright data add crawl:https://docs.example.org/",
+        ],
     )(add)
-    verb(data, "build", ["gptwright data build", "gptwright data build --force"])(build)
+    verb(data, "build", ["gptwright data build", "gptwright data build --gather --executor ray"])(build)
+    verb(data, "report", ["gptwright data report --open", "gptwright data report --json"])(report)
     verb(data, "sample", ["gptwright data sample", "gptwright data sample --dropped copy.exact"])(sample)
     verb(data, "why", ["gptwright data why notes/a.txt", "gptwright data why id:3fa9 --json"])(why)
-    verb(data, "licenses", ["gptwright data licenses", "gptwright data licenses --json"])(licenses)
+    verb(
+        data,
+        "what-if",
+        ["gptwright data what-if --set text.too_short=40", "gptwright data what-if --set text.repetition=off"],
+    )(what_if)
+    licenses.register(data)
+    erase.register(data)
+    label.register(data)
+    verb(
+        data,
+        "export",
+        ["gptwright data export ../for-others", "gptwright data export ../rows --format datatrove-jsonl --split train"],
+    )(export)
     app.add_typer(data, name="data")
 
 
 def add(
     call: Call,
-    source: Annotated[str, typer.Argument(help="Folder, file, or package:DIST[/glob].")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder or file, package:DIST[/glob], https://PAGE, sitemap:URL, feed:URL, crawl:URL, warc:PATH,"
+            " git:URL_OR_DIR, wiki:DUMP, sql:URL#QUERY or hf:DATASET."
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="Its name in the configuration [from the source].")] = None,
     license: Annotated[str | None, typer.Option(help="SPDX expression; LicenseRef-own for your own texts.")] = None,
     attribution: Annotated[str | None, typer.Option(help="Whom to name.")] = None,
@@ -38,9 +62,21 @@ def add(
     return Answer(added, f"Added [corpus.sources.{added['name']}]. Next: gptwright data build")
 
 
-def build(call: Call, force: Annotated[bool, typer.Option("--force", help="Build although fresh.")] = False) -> Answer:
+def build(
+    call: Call,
+    force: Annotated[bool, typer.Option("--force", help="Build although fresh.")] = False,
+    gather: Annotated[bool, typer.Option("--gather", help="Ask pages, repositories and databases again.")] = False,
+    executor: Annotated[str, typer.Option(help="local, or ray (RAY_ADDRESS, or started here).")] = "local",
+) -> Answer:
     """Gather, clean, deduplicate, mask and split the texts."""
+    if executor not in ("local", "ray"):
+        raise UserError(f"no executor is called {executor!r}", where="--executor", fix="Choose local or ray")
     project = call.project()
+    project.executor = executor
+    if gather:
+        from gptwright.project.curating import gather as ask_again
+
+        ask_again(project)
     project.run(["corpus"], force=force)
     with project.ledger() as ledger:
         made = ledger.latest_of_stage("corpus")
@@ -48,16 +84,15 @@ def build(call: Call, force: Annotated[bool, typer.Option("--force", help="Build
     assert made is not None
     table = Table(["source", "files", "read", "kept", "MB", "train", "held out", "licence"])
     for name, row in made.meta["sources"].items():
-        count = sum(row["files"].values())
         table.add(
-            name,
-            count,
+            shorten(name, 24),
+            sum(row["files"].values()),
             row["read"],
             row["kept"],
             round(row["bytes"] / 1e6, 2),
             row["train"]["documents"],
             row["heldout"]["documents"],
-            row["license"] or "not known",
+            shorten(_licences(row), 24),
         )
     lines = [str(table)]
     for name, row in made.meta["sources"].items():
@@ -72,6 +107,23 @@ def build(call: Call, force: Annotated[bool, typer.Option("--force", help="Build
     data = {"hash": made.hash, **{k: v for k, v in made.meta.items() if k != "made_from"}}
     data["files"] = [vars(file) for file in bad]
     return Answer(data, "\n".join(lines))
+
+
+def _licences(source: dict[str, object]) -> str:
+    rows = source.get("licences")
+    found = [row["license"] or "not known" for row in rows] if isinstance(rows, list) else []
+    return ", ".join(dict.fromkeys(found)) or str(source["license"] or "not known")
+
+
+def report(call: Call, open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False) -> Answer:
+    """Write the corpus report: one HTML page with funnel, thresholds, samples, licences and warnings."""
+    from gptwright.project.curating import write_report
+
+    project = call.project()
+    if not project.has_ledger:
+        raise UserError("the corpus is not built", fix="Run: gptwright data build")
+    path = write_report(project, show=open)
+    return Answer({"report": str(path)}, f"Written: {path.relative_to(project.root)}")
 
 
 def sample(
@@ -94,7 +146,12 @@ def sample(
 
 def why(
     call: Call,
-    document: Annotated[str, typer.Argument(metavar="DOC", help="id:HEX, path:GLOB, or either without its prefix.")],
+    document: Annotated[
+        str,
+        typer.Argument(
+            metavar="DOC", help="id:HEX or path:GLOB (or either without its prefix), url:GLOB, text:FILE ..."
+        ),
+    ],
 ) -> Answer:
     """Show the evidence for one document: kept or dropped, by which rule, with which value."""
     from gptwright.corpus.view import why as explain
@@ -105,26 +162,38 @@ def why(
     return Answer({"document": document, "evidence": lines}, "\n".join(lines))
 
 
-def licenses(call: Call) -> Answer:
-    """Show licences and what they ask, by share of the text."""
-    from gptwright.corpus.view import licenses as rows_of
-    from gptwright.govern.policy import terms
+def what_if(call: Call) -> Answer:
+    """Decide anew with other thresholds (--set RULE=VALUE), in seconds; nothing is changed."""
+    from gptwright.project.curating import rule_changes
+    from gptwright.project.curating import what_if as decide_anew
+    from gptwright.project.project import Project
 
-    project = call.project()
-    if not project.has_ledger:
-        raise UserError("the corpus is not built", fix="Run: gptwright data build")
-    table = Table(["licence", "share", "MB", "documents", "sources", "known from", "asks"])
-    rows = rows_of(project.work / "corpus")
-    for row in rows:
-        asks = sorted(set.intersection(*(set(option) for option in terms(row["license"]).alternatives)))
-        row["obligations"] = asks
-        table.add(
-            row["license"] or "not known",
-            f"{row['share']:.1%}",
-            round(row["bytes"] / 1e6, 2),
-            row["documents"],
-            ", ".join(row["sources"]),
-            row["license_source"],
-            ", ".join(asks),
-        )
-    return Answer({"licenses": rows}, str(table))
+    changes = rule_changes(call.overrides)
+    project = Project.open(call.directory)  # here --set names rules, not settings
+    change = decide_anew(project, changes)
+    data = {
+        "documents": change.documents,
+        "sources": {name: _plain(source) for name, source in change.sources.items()},
+        "rules": [_plain(rule) for rule in change.rules],
+        "boundary": [_plain(one) for one in change.boundary],
+    }
+    return Answer(data, "\n".join(shorten(line, 100) for line in change.lines()))
+
+
+def _plain(value: object) -> object:
+    from dataclasses import asdict
+
+    return asdict(value)  # type: ignore[call-overload]
+
+
+def export(
+    call: Call,
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    format: Annotated[str, typer.Option(help="hf-parquet, datatrove-jsonl or datatrove-parquet.")] = "hf-parquet",
+    split: Annotated[str | None, typer.Option(help="train or heldout [both].")] = None,
+) -> Answer:
+    """Write the kept documents as Hugging Face or datatrove read them, with licences."""
+    from gptwright.project.curating import export as write
+
+    done = write(call.project(), out, format, split)
+    return Answer(done, f"Written: {out}, {done['documents']:,} documents in {len(done['files'])} files")

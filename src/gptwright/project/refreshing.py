@@ -19,6 +19,7 @@ from gptwright.evaluate.record import HELDOUT, record_bpb
 from gptwright.evaluate.scores import BitsPerByte
 from gptwright.model.config import ModelConfig
 from gptwright.model.io import load_model
+from gptwright.project.curating import gather
 from gptwright.project.models import ModelRef
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.releasing import register
@@ -48,6 +49,7 @@ def refresh(project: "Project", if_changed: bool) -> tuple[dict[str, Any], str]:
         UserError: production was not trained from scratch in this project, so there is no run to continue.
     """
     current = project.registry.current(PRODUCTION)
+    gather(project)
     project.run(["corpus"])
     with stage_lock(project.work, "refresh"), project.ledger(readonly=False) as ledger:
         production = ledger.find("model", current.model_id) if current else None
