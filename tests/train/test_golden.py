@@ -12,19 +12,18 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_training import TinyPlan, tiny_config
+import cases
 
-from gptwright.train.config import TrainConfig
 from gptwright.train.loop import train
 from gptwright.train.metrics import read_metrics
 
 GOLDEN = Path(__file__).parent / "golden"
-OBJECTIVES = ("pretrain", "sft")
+OBJECTIVES = cases.NAMES
 
 
-def curve(objective: str, folder: Path, dtype: str = "float64", compiled: str = "off", micro: int = 32) -> list[float]:
-    config = TrainConfig(objective=objective, max_steps=8, dtype=dtype, compile=compiled, micro_tokens=micro, threads=1)
-    train(tiny_config(), TinyPlan(masked=objective == "sft"), config, run_dir=folder)
+def curve(objective: str, folder: Path, dtype: str = "float64", compiled: str = "off") -> list[float]:
+    case = cases.build(objective, dtype=dtype, compile=compiled)
+    train(case.model, case.plan, case.config, run_dir=folder, objective=case.objective)
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
 
 
@@ -34,7 +33,7 @@ def test_losses_when_eager_float64_then_equal_the_golden_ones(objective: str, tm
     assert curve(objective, tmp_path) == pytest.approx(golden, rel=1e-12, abs=0)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", ["pretrain", "sft", "packed", "distill"])
 @pytest.mark.parametrize(
     ("dtype", "compiled"), [("float32", "off"), ("float32", "auto"), ("bfloat16", "off"), ("bfloat16", "auto")]
 )
@@ -50,7 +49,7 @@ def test_losses_when_in_production_precision_then_stay_within_1e_3_of_the_golden
 if __name__ == "__main__":
     torch.set_num_threads(1)
     GOLDEN.mkdir(exist_ok=True)
-    for name in OBJECTIVES:
+    for name in sys.argv[1:] or OBJECTIVES:
         with tempfile.TemporaryDirectory() as place:
             losses = curve(name, Path(place))
         (GOLDEN / f"{name}.json").write_text(

@@ -37,7 +37,8 @@ def goldfish(ids: npt.NDArray[np.int64], begins: npt.NDArray[np.bool_], k: int) 
             shifted[back:] = values[:-back]
             state = np.where(inside, _mix(state * _PRIME + shifted), state)
         dropped = (_mix(state) % np.uint64(k)) == 0
-    return dropped & (number > first)
+    left_out: npt.NDArray[np.bool_] = dropped & (number > first)
+    return left_out
 
 
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

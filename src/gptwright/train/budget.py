@@ -82,7 +82,7 @@ def _probe(stepper: Stepper, plan: Plan, heldout: Heldout | None, updates: int) 
     timed = []
     for step in range(_PROBE_STEPS + 1):  # the first one compiles and warms up
         begin = time.perf_counter()
-        result = stepper.gradients(plan.batch(step))
+        result = stepper.gradients(stepper.objective.gather(stepper, plan.batch(step), -1))
         stepper.apply(updates + step, 0.0, result.grad_norm)
         machine.synchronize(stepper.machine.device)
         timed.append(time.perf_counter() - begin)

@@ -2,7 +2,7 @@
 
     step-00000120/  weights.safetensors (masters)  optimizer.safetensors  state.json (step, position, RNG, hashes)
 
-The newest two are kept. A checkpoint whose bytes changed is refused by name, set aside, and the one before it is used.
+The newest ones are kept, two unless told otherwise. A checkpoint whose bytes changed is refused by name, set aside, and the one before it is used.
 """
 
 import contextlib
@@ -49,19 +49,21 @@ class Checkpoint:
     extra: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, name: str | None = None) -> Path:
-    """Write a checkpoint atomically and drop all but the newest two.
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, name: str | None = None, keep: int = KEEP) -> Path:
+    """Write a checkpoint atomically and drop all but the newest.
 
     Args:
         folder: the run's checkpoints.
-        checkpoint: what to write; torch's CPU generator state is added to it.
+        checkpoint: what to write; torch's CPU generator state is added to it, unless it is there ("rng" of the optimizer's).
         name: a directory name of its own, never dropped; default ``step-<8 digits>``.
+        keep: numbered ones that stay.
 
     Raises:
         UserError: the disk is full. The former checkpoints are untouched.
     """
     path = folder / (name or f"step-{checkpoint.step:08d}")
-    tensors = (checkpoint.weights, checkpoint.optimizer | {"rng": torch.get_rng_state()})
+    rng = checkpoint.optimizer.get("rng", torch.get_rng_state())
+    tensors = (checkpoint.weights, checkpoint.optimizer | {"rng": rng})
     with atomic_dir(path) as building:
         hashes = {}
         for file, group in zip(_FILES, tensors, strict=True):
@@ -74,7 +76,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, name: str | None = Non
         state["files"] = hashes
         write_json(building / "state.json", state | {"hash": b2_json(state)})
     if name is None:
-        for old in _numbered(folder)[:-KEEP]:
+        for old in _numbered(folder)[:-keep]:
             _remove(old)
     return path
 

@@ -46,6 +46,7 @@ class Work:
     docs: Sequence[str] = ()
     extra: Mapping[str, Array] = field(default_factory=dict)
     segments: Array | None = None
+    row_docs: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)

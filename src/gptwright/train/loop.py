@@ -1,7 +1,8 @@
 """The one training loop. In: a model, a plan of batches, a config. Out: trained weights in the model, and a run folder.
 
-It pretrains, fine-tunes and continues alike: what differs is the plan's targets, which parameters require a gradient, and
-where the weights come from. It can be killed at any instant; run again with the same arguments it ends with the same bits.
+It pretrains, fine-tunes, learns preferences and continues alike: what differs is the objective, the plan's targets, which parameters
+require a gradient, and where the weights come from. It can be killed at any instant; run again with the same arguments it ends with
+the same bits (docs/exactness.md).
 """
 
 import math
@@ -12,24 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from gptwright.core.errors import Interrupted, UserError
-from gptwright.core.files import atomic_write, remove_leftovers, write_json
+from gptwright.core.files import remove_leftovers
 from gptwright.core.interrupt import StopFlag, stop_on_signals
 from gptwright.core.ledger import Ledger
 from gptwright.core.progress import Bar, clock, progress, say, short
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token
 from gptwright.model.transformer import Transformer
-from gptwright.train import budget, machine
-from gptwright.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from gptwright.train import budget, guard, machine
+from gptwright.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from gptwright.train.config import TrainConfig
-from gptwright.train.data import Heldout, Plan
+from gptwright.train.data import Batch, Heldout, Plan
 from gptwright.train.metrics import Metrics, read_metrics
-from gptwright.train.plot import svg_plot, text_plot
+from gptwright.train.objectives import Objective
+from gptwright.train.plot import text_plot
+from gptwright.train.result import TrainResult, draw
 from gptwright.train.run import Resolved, RunFolder, warn_if_moved
 from gptwright.train.stepper import Stepper, StepResult
+from gptwright.train.writer import CheckpointWriter
 
+__all__ = ["StepInfo", "TrainResult", "train"]
 _CHECKPOINT_EVERY_S = 60.0
-_SHOWN_DOCS = 20
+_SKIPPED_IN_A_ROW = 5  # then it is not the batch
 
 
 @dataclass(frozen=True)
@@ -45,24 +50,6 @@ class StepInfo:
     lr_share: float
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished run. ``model`` holds the trained weights (fp32); a model that was handed in was trained in place."""
-
-    model: Transformer
-    steps: int
-    final_loss: float
-    heldout_bpb: float | None
-    tokens: int
-    seconds: float
-    tokens_per_s: float
-    flops_per_s: float
-    peak_share: float
-    run_dir: Path
-    checkpoint: Path
-    stable_checkpoint: Path | None
-
-
 def train(
     model: ModelConfig | Transformer,
     plan: Plan,
@@ -74,6 +61,7 @@ def train(
     callbacks: Sequence[Callable[[StepInfo], None]] = (),
     start: Path | None = None,
     label: str = "train",
+    objective: Objective | None = None,
 ) -> TrainResult:
     """Train, or go on with a run that was stopped or killed.
 
@@ -89,6 +77,7 @@ def train(
         start: a checkpoint directory to continue from (weights and optimizer state), such as ``run_dir/stable`` of an
             earlier run. Ignored when ``run_dir`` has a checkpoint of its own.
         label: stands before the progress bar.
+        objective: what a step minimises; None: next-token prediction over the plan's targets.
 
     Returns:
         The result; a run that was already finished gives it again.
@@ -99,7 +88,8 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved and the same call goes on.
     """
     with stop_on_signals() as stop:
-        run = _Run(model, plan, config, RunFolder(run_dir, ledger), heldout, callbacks, start, label, stop)
+        folder = RunFolder(run_dir, ledger)
+        run = _Run(model, plan, config, folder, heldout, callbacks, start, label, stop, objective or Objective())
         try:
             return run.go()
         except BaseException as error:
@@ -107,6 +97,8 @@ def train(
                 "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed", {"error": str(error)}
             )
             raise
+        finally:
+            run.writer.close()
 
 
 class _Run:
@@ -121,10 +113,12 @@ class _Run:
         start: Path | None,
         label: str,
         stop: StopFlag,
+        objective: Objective,
     ) -> None:
         self.began = time.monotonic()
         self.plan, self.config, self.folder, self.heldout = plan, config, folder, heldout
-        self.callbacks, self.start, self.label, self.stop = callbacks, start, label, stop
+        self.callbacks, self.start, self.label, self.stop, self.objective = callbacks, start, label, stop, objective
+        self.writer = CheckpointWriter(config.checkpoint_async, config.keep_last)
         if isinstance(model, ModelConfig):
             shape = model
             model = Transformer(shape)
@@ -132,6 +126,8 @@ class _Run:
         self.model = model
         self.heldout_bytes = heldout.size_bytes() if heldout is not None else 0
         self.bpb: float | None = None
+        self.best: float | None = None
+        self.skipped = 0
         self.step = self.updates = self.tokens = 0
         self.loss = float("nan")
         self.docs: Sequence[str] = ()
@@ -139,14 +135,16 @@ class _Run:
 
     def go(self) -> TrainResult:
         config, folder = self.config, self.folder
-        plan_key = str(getattr(self.plan, "key", ""))
+        plan_key = " ".join(filter(None, (str(getattr(self.plan, "key", "")), self.objective.key)))
         folder.path.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder.path)
         machine.keep_memory()
         resolved = folder.read_config(config, self.model.config, plan_key)
         chosen = machine.choose(config) if resolved is None else self._same_machine(resolved)
-        self.stepper = Stepper(self.model, config, chosen, rows=len(self.plan.batch(0).tokens))
+        rows = len(self.plan.batch(0).tokens)
+        self.stepper = Stepper(self.model, config, chosen, rows=rows, objective=self.objective)
         folder.begin(config.objective, config.model_dump())
+        self.objective.begin(self.stepper, self.plan, folder.path)
         checkpoint = latest_checkpoint(folder.checkpoints) if resolved is not None else None
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -156,7 +154,7 @@ class _Run:
             self.updates = first.updates
         if resolved is None:
             resolved = budget.resolve(self.stepper, self.plan, config, self.heldout, self.updates, self.began)
-            folder.write_config(config, self.model.config, plan_key, resolved)
+            folder.write_config(config, self.model.config, plan_key, resolved, self.start)
             self.fresh = True
         else:
             self.fresh = False
@@ -193,52 +191,56 @@ class _Run:
             while self.step < self.schedule.steps:
                 if self.stop:
                     self._save()
+                    self.writer.wait()
                     raise Interrupted(
                         f"stopped after step {self.step} of {self.schedule.steps}; run the same command to go on"
                     )
                 if self.step == self.schedule.decay_start and self.step > 0:
-                    self._save(stable=True)
+                    self._save("stable")
                 self._one(metrics, bar, eval_every)
                 self._maybe_save()
                 self._maybe_end_early(bar)
         self._save()
+        self.writer.wait()
 
     def _one(self, metrics: Metrics, bar: Bar, eval_every: int) -> None:
         begin = time.perf_counter()
-        batch = self.plan.batch(self.step)
+        batch = self.objective.gather(self.stepper, self.plan.batch(self.step), self.step)
         result = self.stepper.gradients(batch)
-        self._guard(result, batch.docs)
         share = self.schedule.share(self.step)
         self.docs = batch.docs
-        self.stepper.apply(self.updates, share, result.grad_norm)
+        learnt = self._guard(result, batch)
+        if learnt:
+            self.stepper.apply(self.updates, share, result.grad_norm)
+            self.loss, self.updates = result.loss, self.updates + 1
         machine.synchronize(self.stepper.machine.device)
         seconds = time.perf_counter() - begin
-        self.step, self.updates, self.tokens, self.loss = (
-            self.step + 1,
-            self.updates + 1,
-            self.tokens + result.tokens,
-            result.loss,
-        )
+        self.step, self.tokens = self.step + 1, self.tokens + result.tokens
         self.speed.add(seconds, result.tokens)
+        last = self.step == self.schedule.steps
         measured = None
-        if self.heldout is not None and (self.step % eval_every == 0 or self.step == self.schedule.steps):
+        if self.heldout is not None and (self.step % eval_every == 0 or last):
             measured = self.bpb = self._measure()
             if not math.isfinite(measured):
                 raise self._refused("the held-out loss is not a number", self.docs)
-        last = self.step == self.schedule.steps
-        if last or measured is not None or self.step % self.config.log_every == 0:
+        if (learnt and self.step % self.config.log_every == 0) or last or measured is not None:
             row: dict[str, Any] = {
                 "step": self.step,
-                "loss": result.loss,
+                "loss": self.loss,
                 "grad_norm": result.grad_norm,
                 "lr_share": share,
             }
-            row |= {"tokens": self.tokens, "targets": result.targets, "seconds": round(seconds, 4)}
+            row |= {"tokens": self.tokens, "targets": result.targets, "seconds": round(seconds, 4), **result.stats}
+            if not learnt:
+                row = {name: value for name, value in row.items() if math.isfinite(value)}
             metrics.add(row if measured is None else row | {"heldout_bpb": measured})
         bar.note(self._line())
         bar.advance(1)
+        if measured is not None and self.config.keep_best and (self.best is None or measured < self.best):
+            self.best = measured
+            self._save("best")
         info = StepInfo(
-            self.step, self.schedule.steps, result.loss, self.bpb, self.tokens, self.speed.tokens_per_s, share
+            self.step, self.schedule.steps, self.loss, self.bpb, self.tokens, self.speed.tokens_per_s, share
         )
         for callback in self.callbacks:
             callback(info)
@@ -257,28 +259,33 @@ class _Run:
     def _flops_per_token(self) -> float:
         return flops_per_token(self.model.config, self.stepper.last_seq_len)
 
-    def _guard(self, result: StepResult, docs: Sequence[str]) -> None:
+    def _guard(self, result: StepResult, batch: Batch) -> bool:
+        """Whether a step is to be taken: not when its numbers are none and it may be skipped, nor when there is nothing to learn."""
+        if result.targets == 0 and self.objective.may_be_empty:
+            return False
         if result.targets == 0:
             raise UserError(
                 f"the batch of step {self.step} has no targets",
                 where="plan",
                 fix="Check that the chats have assistant turns",
             )
-        if not math.isfinite(result.loss):
-            raise self._refused("the loss is not a number", docs)
-        if not math.isfinite(result.grad_norm):
-            raise self._refused("the gradient is not a number", docs)
+        fault = guard.fault_of(result)
+        if fault is None:
+            self.skipped = 0
+            return True
+        docs, layer = guard.explain(self.stepper, batch)
+        self.skipped += 1
+        if self.config.on_nan == "stop" or self.skipped >= _SKIPPED_IN_A_ROW:
+            raise self._refused(fault, docs, layer)
+        if self.step not in {event["step"] for event in self.folder.decisions("step_skipped")}:
+            self.folder.decide("step_skipped", {"step": self.step, "why": fault, "docs": docs, "layer": layer})
+        say(
+            f"step {self.step} skipped: {fault}; documents: {', '.join(docs[:5])}{'; first in ' + layer if layer else ''}"
+        )
+        return False
 
-    def _refused(self, what: str, docs: Sequence[str]) -> UserError:
-        names = list(dict.fromkeys(docs))
-        shown = ", ".join(names[:_SHOWN_DOCS]) + (
-            f" and {len(names) - _SHOWN_DOCS} more" if len(names) > _SHOWN_DOCS else ""
-        )
-        return UserError(
-            f"{what} at step {self.step}; documents of the batch: {shown}",
-            where=str(self.folder.path),
-            fix="Look at these documents, or lower lr_matrix and lr_embedding; the last good checkpoint is kept",
-        )
+    def _refused(self, what: str, docs: Sequence[str], layer: str = "") -> UserError:
+        return guard.refusal(what, self.step, docs, layer, str(self.folder.path))
 
     def _measure(self) -> float:
         assert self.heldout is not None
@@ -290,23 +297,21 @@ class _Run:
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
 
-    def _save(self, stable: bool = False) -> None:
+    def _save(self, name: str | None = None) -> None:
         weights, state = self.stepper.tensors()
-        if not all(math.isfinite(float(tensor.sum())) for tensor in weights.values()):
-            raise self._refused("the weights are not numbers", self.docs)
+        if bad := guard.bad_tensors(weights):
+            raise self._refused("the weights are not numbers", self.docs, bad[0])
         loss = self.loss if math.isfinite(self.loss) else 0.0
-        extra = {"heldout_bpb": self.bpb}
+        extra = {"heldout_bpb": self.bpb, "best_bpb": self.best, "skipped": self.skipped}
         checkpoint = Checkpoint(self.step, self.updates, self._seconds(), self.tokens, loss, weights, state, extra)
-        if stable:
-            save_checkpoint(self.folder.path, checkpoint, name="stable")
-            return
-        save_checkpoint(self.folder.checkpoints, checkpoint)
+        self.writer.save(self.folder.path if name else self.folder.checkpoints, checkpoint, name)
         self.last_saved = time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.stepper.load(checkpoint.weights, checkpoint.optimizer)
         self.step, self.updates, self.tokens = checkpoint.step, checkpoint.updates, checkpoint.tokens
         self.loss, self.bpb, self.seconds_before = checkpoint.loss, checkpoint.extra["heldout_bpb"], checkpoint.seconds
+        self.best, self.skipped = checkpoint.extra.get("best_bpb"), checkpoint.extra.get("skipped", 0)
 
     def _maybe_save(self) -> None:
         every = self.config.checkpoint_every
@@ -328,17 +333,12 @@ class _Run:
 
     def _finish(self) -> TrainResult:
         path, rows = self.folder.path, read_metrics(self.folder.path / "metrics.jsonl")
-        losses = [(row["step"], row["loss"]) for row in rows]
-        measured = [(row["step"], row["heldout_bpb"]) for row in rows if "heldout_bpb" in row]
-        _write_plot(path / "loss.svg", {"training loss": losses}, f"{self.folder.id}: nats per token")
-        if measured:
-            _write_plot(path / "heldout.svg", {"held-out": measured}, f"{self.folder.id}: held-out bits per byte")
+        losses = draw(path, self.folder.id, rows)
         if self.trained:
             say(text_plot(losses))
         step_s = sum(row["seconds"] for row in rows) / max(len(rows), 1)
         tokens_per_s = self.tokens / max(self.step, 1) / max(step_s, 1e-9)
         flops_per_s = tokens_per_s * self._flops_per_token()
-        stable = path / "stable"
         result = TrainResult(
             model=self.stepper.finished(),
             steps=self.step,
@@ -351,15 +351,8 @@ class _Run:
             peak_share=flops_per_s / self.resolved.matmul_peak,
             run_dir=path,
             checkpoint=self.folder.checkpoints / f"step-{self.step:08d}",
-            stable_checkpoint=stable if stable.is_dir() else None,
+            stable_checkpoint=path / "stable" if (path / "stable").is_dir() else None,
+            best_checkpoint=path / "best" if (path / "best").is_dir() else None,
         )
-        names = ("steps", "final_loss", "heldout_bpb", "tokens", "seconds", "tokens_per_s", "flops_per_s", "peak_share")
-        meta = {name: getattr(result, name) for name in names}
-        write_json(path / "result.json", meta)
-        self.folder.finish("done", meta)
+        self.folder.finish("done", result.write())
         return result
-
-
-def _write_plot(path: Path, series: dict[str, list[tuple[float, float]]], title: str) -> None:
-    with atomic_write(path, "w") as file:
-        file.write(svg_plot(series, title))

@@ -45,7 +45,7 @@ class Objective:
         Args:
             stepper: may be asked for log-probabilities.
             batch: of the plan.
-            step: 0-based.
+            step: 0-based; -1 when steps are only timed: nothing is to be kept then.
         """
         return batch
 

@@ -4,6 +4,7 @@ Source: DPO (arXiv 2305.18290), eq. 7; IPO (arXiv 2310.12036), eq. 17, with log-
 authors did (told in TRL's documentation); KTO (arXiv 2402.01306), eq. 8, its KL term estimated on mismatched answers of the batch.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -40,6 +41,12 @@ class AnswerPlan(Plan, Protocol):
         ...
 
 
+class JudgedWork(Work):
+    """A batch of KTO: ``mismatched`` has the same prompts with other answers, numbered like all answers."""
+
+    mismatched: Work
+
+
 def dpo_loss(margin_n: Tensor, beta: float) -> Tensor:
     """-log sigmoid(beta * margin); margin: how much more the policy prefers the chosen answer than the reference does, nats (N,)."""
     return -F.logsigmoid(beta * margin_n)
@@ -62,7 +69,8 @@ def kto_loss(ratio_n: Tensor, good_n: Tensor, kl_n: Tensor, beta: float, good: f
         bad: weight of bad ones.
     """
     gain = torch.where(good_n, ratio_n - kl_n, kl_n - ratio_n)
-    return torch.where(good_n, good, bad) * (1 - torch.sigmoid(beta * gain))
+    weight = torch.where(good_n, gain.new_tensor(good), gain.new_tensor(bad))
+    return weight * (1 - torch.sigmoid(beta * gain))
 
 
 class Preference(Objective):
@@ -85,8 +93,8 @@ class Preference(Objective):
 
     def gather(self, stepper: "Stepper", batch: Batch, step: int) -> Batch:
         """The batch with its reference."""
-        answer = cast(Work, batch).extra["answer"]
-        return Work(batch.tokens, batch.targets, batch.docs, {"reference": self.reference[answer]})
+        made = cast(Work, batch)
+        return replace(made, extra={"reference": self.reference[made.extra["answer"]]})
 
     def count(self, batch: Batch) -> int:
         """Pairs."""
@@ -125,12 +133,11 @@ class Kto(Objective):
 
     def gather(self, stepper: "Stepper", batch: Batch, step: int) -> Batch:
         """The batch with its reference and its KL term: how much likelier mismatched answers became, on average."""
-        extra = cast(Work, batch).extra
-        apart: Work = batch.mismatched  # type: ignore[attr-defined]
+        made = cast(JudgedWork, batch)
+        apart = made.mismatched
         gained = stepper.logprobs(apart) - self.reference[apart.extra["answer"]]
-        kl = max(0.0, float(gained.mean()))
-        shared = {"reference": self.reference[extra["answer"]], "good": extra["good"], "kl": np.full(len(gained), kl)}
-        return Work(batch.tokens, batch.targets, batch.docs, shared)
+        own, kl = self.reference[made.extra["answer"]], np.full(len(gained), max(0.0, float(gained.mean())))
+        return replace(made, extra={"reference": own, "good": made.extra["good"], "kl": kl})
 
     def count(self, batch: Batch) -> int:
         """Answers."""

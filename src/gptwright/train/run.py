@@ -63,13 +63,16 @@ class RunFolder:
         if self.ledger is not None:
             self.ledger.finish_run(self.id, state, meta)
 
-    def write_config(self, config: TrainConfig, model: ModelConfig, plan_key: str, resolved: Resolved) -> None:
+    def write_config(
+        self, config: TrainConfig, model: ModelConfig, plan_key: str, resolved: Resolved, start: Path | None = None
+    ) -> None:
         write_json(
             self.path / "config.json",
             {
                 "train": config.model_dump(),
                 "model": model.model_dump(),
                 "plan": plan_key,
+                "start": None if start is None else str(start),
                 "machine": asdict(resolved.machine),
                 "schedule": asdict(resolved.schedule),
                 "matmul_peak": resolved.matmul_peak,
@@ -93,6 +96,8 @@ class RunFolder:
             part: {name: field.get_default() for name, field in kind.model_fields.items()}
             for part, kind in (("train", TrainConfig), ("model", ModelConfig))
         }
+        if stored["train"].get("objective") == "sft":
+            defaults["train"]["document_mask"] = "off"
         changed = [
             f"{part}.{key} was {was}, now {value}"
             for part in ("train", "model")

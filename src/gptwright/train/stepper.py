@@ -198,3 +198,9 @@ def kernels_for(machine: Machine) -> DocumentKernels | None:
     """Training's kernels where the machine's choices allow them."""
     library = native() if machine.compiled and machine.device == "cpu" else None
     return None if library is None else DocumentKernels(library, machine.torch_dtype)
+
+
+def frozen_copy(model: Transformer) -> Transformer:
+    """A model as it is now, not to be trained; compiled kernels are shared."""
+    shared: dict[int, object] = {} if model.kernels is None else {id(model.kernels): model.kernels}
+    return copy.deepcopy(model, memo=shared).requires_grad_(False).eval()
