@@ -71,7 +71,11 @@ def ours(page: str) -> str:
     return main_text(parse(page))
 
 
-METHODS: dict[str, Callable[[str], str]] = {"all visible text": whole, "resiliparse main content": resiliparse, "gptwright": ours}
+METHODS: dict[str, Callable[[str], str]] = {
+    "all visible text": whole,
+    "resiliparse main content": resiliparse,
+    "gptwright": ours,
+}
 
 
 def mean(method: Callable[[str], str]) -> tuple[float, float, float]:
@@ -91,12 +95,15 @@ def main() -> None:
     if options.show:
         page = next(page for page in labelled if page.name.startswith(options.show))
         for name, method in METHODS.items():
-            print(f"--- {name} {tuple(round(value, 3) for value in score(method(page.html), page.gold))}\n{method(page.html)}\n")
+            print(
+                f"--- {name} {tuple(round(value, 3) for value in score(method(page.html), page.gold))}\n{method(page.html)}\n"
+            )
         print(f"--- gold\n{page.gold}")
         return
     if options.pages:
         for page in labelled:
-            print(f"{page.name:26}" + "".join(" %.2f %.2f %.2f |" % score(method(page.html), page.gold) for method in METHODS.values()))
+            rows = [score(method(page.html), page.gold) for method in METHODS.values()]
+            print(f"{page.name:26}" + "".join(f" {p:.2f} {r:.2f} {f:.2f} |" for p, r, f in rows))
     print(f"{len(labelled)} pages\n{'':26} precision  recall      F1   worst F1   ms a page")
     for name, method in METHODS.items():
         scores = [score(method(page.html), page.gold) for page in labelled]

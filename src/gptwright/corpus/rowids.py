@@ -5,6 +5,7 @@ Folding case and white space is the costly part; above ``FEW_BYTES`` it is done 
 
 from functools import cache
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,9 @@ def buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.i
 
 
 def _digests(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> list[bytes]:
-    view = memoryview(data)
+    view = memoryview(data)  # type: ignore[arg-type]
     bounds = offsets.tolist()
-    return [blake2b(view[start:end], digest_size=16).digest() for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [blake2b(view[start:end], digest_size=16).digest() for start, end in pairwise(bounds)]
 
 
 @cache

@@ -30,20 +30,12 @@ _CONTROL_BYTES = bytes(c for c in range(32) if c not in (9, 10, 11, 12, 13, 27))
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f\ufffd]+")
 _BEYOND_ASCII_BYTES = re.compile(rb"[\x00-\x7f]+")
 _NO_CHARSETS = frozenset(
-    {
-        "idna",
-        "punycode",
-        "utf-7",
-        "unicode_escape",
-        "raw_unicode_escape",
-        "undefined",
-        "rot13",
-        "hex",
-        "base64",
-        "zlib",
-        "bz2",
-    }
+    {"idna", "punycode", "utf-7", "unicode-escape", "raw-unicode-escape", "unicode_escape", "raw_unicode_escape"}
 )
+_WINDOWS = {
+    "iso8859-2": "cp1250", "iso8859-5": "cp1251", "iso8859-6": "cp1256", "iso8859-7": "cp1253", "iso8859-8": "cp1255", "iso8859-9": "cp1254",
+    "iso8859-11": "cp874", "iso8859-13": "cp1257",
+}  # fmt: skip
 # UTF-8 that was read as Windows-1252 or Latin-1, in UTF-8: a sign that stands for a first byte (Â to ô), then one for a further byte
 # (U+0080 to U+00BF, or what Windows-1252 has in their place). Bytes, as a search for one byte is fast. Then the same by way of
 # Windows-1251, where Р and С stand for the first bytes of nearly every Cyrillic letter.
@@ -176,7 +168,8 @@ def _guesses(source: "Source | Path") -> Iterator[str]:
 
     found = _known_codec(detect_encoding(sample, from_html_meta=False) or "")
     if found is not None and found not in ("utf-8", "ascii"):
-        yield found
+        # What ISO has there are control characters, which no text holds; Windows has letters and quotes.
+        yield _WINDOWS.get(found, found) if re.search(rb"[\x80-\x9f]", sample) else found
     from charset_normalizer import from_bytes
 
     best = from_bytes(sample[: 1 << 14]).best()
@@ -188,6 +181,7 @@ def _known_codec(name: str) -> str | None:
     """Python's name of an encoding that pages declare; ISO-8859-1 is read as Windows-1252, as browsers do."""
     try:
         codec = codecs.lookup(name.strip()).name
+        b"a".decode(codec)  # fails for what is no text encoding, such as rot13
     except (LookupError, ValueError):
         return None
     if codec in ("iso8859-1", "ascii"):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - documents of many formats, written out
 """Word, OpenDocument, EPUB and RTF documents; notebooks, source code and e-mail."""
 
 import io

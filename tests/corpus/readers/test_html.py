@@ -81,7 +81,9 @@ def test_rules_when_page_is_made_to_be_slow_then_time_stays_linear() -> None:
         ('<meta charset="iso-8859-1">', "utf-8"),
     ],
 )
-def test_page_when_its_bytes_are_of_any_encoding_then_its_text_is_right(extracted: "Extract", head: str, codec: str) -> None:
+def test_page_when_its_bytes_are_of_any_encoding_then_its_text_is_right(
+    extracted: "Extract", head: str, codec: str
+) -> None:
     sentence = "Мельница стояла на краю деревни и молчала уже лет тридцать, и никто не знал, кому она принадлежит."
     page = f"<html><head>{head}<title>Мельница</title></head><body><main><p>{sentence}</p></main></body></html>"
     found = extracted({"a.html": page.encode(codec)})
@@ -101,5 +103,7 @@ def test_page_when_it_says_things_of_itself_then_they_are_facts_of_the_document(
     assert (row["license_id"], row["license_source"], row["published_at"].year) == ("CC-BY-4.0", "page-metadata", 2020)
     assert row["optout"] != 0
     assert "noai" in row["consent"]
-    asserted = extracted({"b.html": page}, {"license_id": "MIT", "license_source": "user-asserted", "license_conf": 1.0}).rows[0]
+    asserted = extracted(
+        {"b.html": page}, {"license_id": "MIT", "license_source": "user-asserted", "license_conf": 1.0}
+    ).rows[0]
     assert asserted["license_id"] == "MIT"

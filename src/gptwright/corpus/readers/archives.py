@@ -77,7 +77,7 @@ def tar_members(blob: Blob, reading: Reading) -> Iterator[Blob]:
                 raise Broken(
                     f"the tar archive is damaged after {blob.budget.members} members ({error}), or was cut off"
                 ) from error
-            archive.members = []  # else it keeps every header that it has passed
+            archive.members = []  # type: ignore[attr-defined]  # else it keeps every header that it has passed
             if entry is None:
                 return
             if entry.isdir():

@@ -78,7 +78,7 @@ class Reading:
     aside: list[Aside] = field(default_factory=list)  # the first MOST_ASIDE of them
     n_aside: int = 0
     url: str | None = None  # where the file stood, when that is known
-    charset_found: Charset = Charset("utf-8")  # how to decode it, when it is a text
+    charset_found: Charset = field(default_factory=lambda: Charset("utf-8"))  # how to decode it, when it is a text
 
     def fault(self, place: str, line: int | None, error: object) -> None:
         """Note a row that was not read."""

@@ -9,16 +9,39 @@ import re
 from collections.abc import Iterator
 
 # Names by which sites call what is not their text. Whole names, as "with-sidebar" is what the page's own frame is called.
-_EXACT = (
-    "ad advert advertisement ad-slot ads author-bio author-box bottom breadcrumb breadcrumbs catlinks colophon comment-list comments cookie-banner "
-    "cookie-consent copyright entry-meta foot footer header-ad hot jump main-nav masthead menu menu-bar meta nav navbar navigation newsletter "
-    "newsletter-signup pager pagination popular post-meta promo promo-bar pullquote readmore recommendations related related-articles related-posts "
-    "publicidad anzeige werbung publicite respond share share-buttons sharing sidebar sidebar-widget site-footer site-header skip-link social sticky-footer subnav subscribe-box tag-list "
-    "tags toc top-menu topbar votes widget widget-area who-is-online mw-editsection headerlink"
-).split()
-_IDS = ("sidebar", "secondary", "footer", "header-ad", "comments", "respond", "toc", "breadcrumbs", "cookie-consent", "masthead", "colophon", "catlinks")
+_EXACT = """
+ad advert advertisement ad-slot ads author-bio author-box bottom breadcrumb breadcrumbs catlinks colophon comment-list
+comments cookie-banner cookie-consent copyright entry-meta foot footer header-ad hot jump main-nav masthead menu
+menu-bar meta nav navbar navigation newsletter newsletter-signup pager pagination popular post-meta promo promo-bar
+pullquote readmore recommendations related related-articles related-posts publicidad anzeige werbung publicite respond
+share share-buttons sharing sidebar sidebar-widget site-footer site-header skip-link social sticky-footer subnav
+subscribe-box tag-list tags toc top-menu topbar votes widget widget-area who-is-online mw-editsection headerlink
+""".split()  # noqa: SIM905 - a list of words is read more easily as words
+_IDS = (
+    "sidebar",
+    "secondary",
+    "footer",
+    "header-ad",
+    "comments",
+    "respond",
+    "toc",
+    "breadcrumbs",
+    "cookie-consent",
+    "masthead",
+    "colophon",
+    "catlinks",
+)
 # Each selector is tried on each element, which is most of the time that a page takes: so there are few of them, and no wildcards.
-SURROUNDINGS = ["nav", "aside", "footer", "button", "form", "select", *(f".{name}" for name in _EXACT), *(f"#{name}" for name in _IDS)]
+SURROUNDINGS = [
+    "nav",
+    "aside",
+    "footer",
+    "button",
+    "form",
+    "select",
+    *(f".{name}" for name in _EXACT),
+    *(f"#{name}" for name in _IDS),
+]
 _LIST = re.compile(r"<([uo])l\b[^<>]*>((?:(?!</?[uo]l\b|<a\b).)*)</\1l\s*>", re.IGNORECASE | re.DOTALL)
 _ITEM = re.compile(r"<li\b[^<>]*>", re.IGNORECASE)
 _ITEM_END = re.compile(r"</li\s*>", re.IGNORECASE)
@@ -37,7 +60,9 @@ def _as_paragraphs(found: re.Match[str]) -> str:
     items = _ITEM.split(found[2])
     if len(items) < 2:
         return found[0]
-    return items[0] + "".join(f"<p>{mark} {_ITEM_END.sub('', item)}</p>" for mark, item in zip(_marks(found[1]), items[1:], strict=False))
+    return items[0] + "".join(
+        f"<p>{mark} {_ITEM_END.sub('', item)}</p>" for mark, item in zip(_marks(found[1]), items[1:], strict=False)
+    )
 
 
 def _marks(kind: str) -> Iterator[str]:

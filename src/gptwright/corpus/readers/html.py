@@ -19,7 +19,8 @@ FEW_CHARS = 250  # a shorter text may be none
 FEW_TAGS = 3000  # a page of fewer tags cannot be deep enough to take long
 _META = re.compile(rb"<meta[^>]{0,500}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _XML = re.compile(rb"\s*<\?xml[^>]{0,200}encoding\s*=\s*[\"']([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)(?:[^>\"']|\"[^\"]*\"|'[^']*')*>")
+# Attributes end at the next "<" and quotes at 500 characters: else a page of open quotes would be searched to its end from each tag.
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)(?:[^<>\"']|\"[^\"]{0,500}\"|'[^']{0,500}')*>")
 # Elements without content, and those that the next of their kind closes: none of them nests.
 _FLAT = frozenset(
     [

@@ -3,28 +3,41 @@
 import re
 
 _SUFFIXES = {
-    "python": ".py .pyi .pyx .pyw", "javascript": ".js .mjs .cjs .jsx", "typescript": ".ts .tsx .mts .cts", "java": ".java", "kotlin": ".kt .kts",
-    "scala": ".scala .sc", "groovy": ".groovy .gradle", "c": ".c .h", "c++": ".cc .cpp .cxx .hh .hpp .hxx .ipp", "c#": ".cs", "f#": ".fs .fsi .fsx",
-    "objective-c": ".m .mm", "swift": ".swift", "go": ".go", "rust": ".rs", "zig": ".zig", "d": ".d", "nim": ".nim", "ruby": ".rb .rake", "php": ".php",
-    "perl": ".pl .pm .t", "lua": ".lua", "r": ".r", "julia": ".jl", "matlab": ".mat", "fortran": ".f .f90 .f95 .for", "pascal": ".pas .pp", "ada": ".adb .ads",
+    "python": ".py .pyi .pyx .pyw", "javascript": ".js .mjs .cjs .jsx", "typescript": ".ts .tsx .mts .cts", "java": ".java",
+    "kotlin": ".kt .kts",
+    "scala": ".scala .sc", "groovy": ".groovy .gradle", "c": ".c .h", "c++": ".cc .cpp .cxx .hh .hpp .hxx .ipp", "c#": ".cs",
+    "f#": ".fs .fsi .fsx",
+    "objective-c": ".m .mm", "swift": ".swift", "go": ".go", "rust": ".rs", "zig": ".zig", "d": ".d", "nim": ".nim",
+    "ruby": ".rb .rake", "php": ".php",
+    "perl": ".pl .pm .t", "lua": ".lua", "r": ".r", "julia": ".jl", "matlab": ".mat", "fortran": ".f .f90 .f95 .for",
+    "pascal": ".pas .pp", "ada": ".adb .ads",
     "cobol": ".cob .cbl", "basic": ".bas .vb .vbs", "haskell": ".hs .lhs", "ocaml": ".ml .mli", "elixir": ".ex .exs", "erlang": ".erl .hrl",
-    "clojure": ".clj .cljs .cljc .edn", "lisp": ".lisp .lsp .el .cl", "scheme": ".scm .ss .rkt", "prolog": ".pro", "shell": ".sh .bash .zsh .fish .ksh",
-    "powershell": ".ps1 .psm1", "batch": ".bat .cmd", "sql": ".sql", "graphql": ".graphql .gql", "protobuf": ".proto", "assembly": ".s .asm .nasm",
-    "verilog": ".v .sv", "vhdl": ".vhd .vhdl", "cuda": ".cu .cuh", "glsl": ".glsl .vert .frag", "css": ".css .scss .sass .less", "vue": ".vue",
-    "svelte": ".svelte", "xml": ".xml .xsd .xsl .xslt .svg .rng", "tex": ".tex .sty .cls .bib", "toml": ".toml", "ini": ".ini .cfg .conf .properties",
-    "terraform": ".tf .hcl", "nix": ".nix", "cmake": ".cmake", "dart": ".dart", "solidity": ".sol", "tcl": ".tcl", "awk": ".awk", "diff": ".diff .patch",
+    "clojure": ".clj .cljs .cljc .edn", "lisp": ".lisp .lsp .el .cl", "scheme": ".scm .ss .rkt", "prolog": ".pro",
+    "shell": ".sh .bash .zsh .fish .ksh",
+    "powershell": ".ps1 .psm1", "batch": ".bat .cmd", "sql": ".sql", "graphql": ".graphql .gql", "protobuf": ".proto",
+    "assembly": ".s .asm .nasm",
+    "verilog": ".v .sv", "vhdl": ".vhd .vhdl", "cuda": ".cu .cuh", "glsl": ".glsl .vert .frag", "css": ".css .scss .sass .less",
+    "vue": ".vue",
+    "svelte": ".svelte", "xml": ".xml .xsd .xsl .xslt .svg .rng", "tex": ".tex .sty .cls .bib", "toml": ".toml",
+    "ini": ".ini .cfg .conf .properties",
+    "terraform": ".tf .hcl", "nix": ".nix", "cmake": ".cmake", "dart": ".dart", "solidity": ".sol", "tcl": ".tcl", "awk": ".awk",
+    "diff": ".diff .patch",
     "gdscript": ".gd", "crystal": ".cr", "coq": ".coq", "lean": ".lean", "vim": ".vim", "jinja": ".j2 .jinja",
 }  # fmt: skip
 _BY_SUFFIX = {suffix: language for language, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 _NAMES = {
-    "makefile": "make", "gnumakefile": "make", "dockerfile": "dockerfile", "containerfile": "dockerfile", "cmakelists.txt": "cmake", "rakefile": "ruby",
-    "gemfile": "ruby", "jenkinsfile": "groovy", "vagrantfile": "ruby", "justfile": "just", "build.bazel": "starlark", "workspace": "starlark",
+    "makefile": "make", "gnumakefile": "make", "dockerfile": "dockerfile", "containerfile": "dockerfile", "cmakelists.txt": "cmake",
+    "rakefile": "ruby",
+    "gemfile": "ruby", "jenkinsfile": "groovy", "vagrantfile": "ruby", "justfile": "just", "build.bazel": "starlark",
+    "workspace": "starlark",
     "meson.build": "meson", "procfile": "ini",
 }  # fmt: skip
 _SHEBANG = re.compile(rb"#!\s*/\S*?(?:env\s+(?:-\S+\s+)*)?([a-z]+)[0-9.]*(?:\s|$)")
 _INTERPRETERS = {
-    b"python": "python", b"pypy": "python", b"bash": "shell", b"sh": "shell", b"zsh": "shell", b"ksh": "shell", b"dash": "shell", b"fish": "shell",
-    b"node": "javascript", b"deno": "typescript", b"ruby": "ruby", b"perl": "perl", b"php": "php", b"lua": "lua", b"awk": "awk", b"gawk": "awk",
+    b"python": "python", b"pypy": "python", b"bash": "shell", b"sh": "shell", b"zsh": "shell", b"ksh": "shell", b"dash": "shell",
+    b"fish": "shell",
+    b"node": "javascript", b"deno": "typescript", b"ruby": "ruby", b"perl": "perl", b"php": "php", b"lua": "lua", b"awk": "awk",
+    b"gawk": "awk",
     b"julia": "julia", b"rscript": "r", b"tclsh": "tcl", b"make": "make", b"groovy": "groovy",
 }  # fmt: skip
 # Suffixes that texts and data have too: these need a sign of code.

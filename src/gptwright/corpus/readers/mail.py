@@ -8,7 +8,7 @@ import email.policy
 import io
 from collections.abc import Iterator
 from datetime import datetime
-from email.message import EmailMessage
+from email.message import EmailMessage, Message
 from typing import IO
 
 from gptwright.corpus import text as t
@@ -31,7 +31,8 @@ def mbox_members(blob: Blob, reading: Reading) -> Iterator[Blob]:
 
     Source: RFC 4155; lines that were marked by ">" lose one mark, as the variant mboxrd says.
     """
-    number, lines, size, blank = 0, [], 0, True
+    lines: list[bytes] = []
+    number, size, blank = 0, 0, True
     with blob.open() as file:
         for line in _lines(file):
             if blank and line.startswith(b"From "):
@@ -115,7 +116,7 @@ def _payload(part: EmailMessage) -> bytes:
 def _attachment(part: EmailMessage, name: str | None, kind: str, blob: Blob, number: int) -> Blob:
     if kind == "message/rfc822":
         inner = part.get_payload()
-        data = bytes(inner[0]) if isinstance(inner, list) and inner else b""
+        data = inner[0].as_bytes() if isinstance(inner, list) and inner and isinstance(inner[0], Message) else b""
         return blobs.of_bytes(f"{number}.eml", data, blob)
     clean, odd = clean_name(name or f"{number}")
     found = blobs.of_bytes(f"{number}/{clean}", _payload(part), blob)

@@ -36,7 +36,8 @@ def read_notebook(blob: Blob, reading: Reading) -> Iterator[Record]:
         )
     if cells is None:
         raise NotText("not a notebook: it has no cells")
-    about = book.get("metadata") if isinstance(book.get("metadata"), dict) else {}
+    stated = book.get("metadata")
+    about: dict[str, Any] = stated if isinstance(stated, dict) else {}
     language = _language(about)
     pieces = [piece for cell in cells if isinstance(cell, dict) and (piece := _cell(cell, language))]
     title = about.get("title") if isinstance(about.get("title"), str) else None

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from statistics import median
 
 _NUMBER = re.compile(
@@ -140,7 +140,7 @@ def _lines(rows: list[Row]) -> Iterator[_Line]:
             block += 1
             continue
         bounds = [float("-inf"), *[(a + b) / 2 for a, b in gutters], float("inf")]
-        for low, high in zip(bounds, bounds[1:], strict=False):
+        for low, high in pairwise(bounds):
             column = [[run for run in row if low <= (run.x0 + run.x1) / 2 < high] for row in band]
             yield from _block([row for row in column if row], block)
             block += 1
@@ -200,7 +200,7 @@ def find_gutters(rows: list[Row]) -> list[tuple[float, float]]:
                 found.append((left + start, left + x))
             start = None
     bounds = [left, *[(a + b) / 2 for a, b in found], right]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         own = [run for run in runs if low <= (run.x0 + run.x1) / 2 < high and run.x1 - run.x0 <= 1.1 * (high - low)]
         if len(own) < 4 or median(run.x1 - run.x0 for run in own) < 0.5 * (high - low):
             return []
@@ -215,14 +215,11 @@ def _join(lines: list[_Line], words: "Counter[str]") -> str:
     """Lines to paragraphs, which stand apart by a blank line."""
     if not lines:
         return ""
-    pitches = [a.y0 - b.y0 for a, b in zip(lines, lines[1:], strict=False) if a.block == b.block and a.y0 > b.y0]
+    pitches = [a.y0 - b.y0 for a, b in pairwise(lines) if a.block == b.block and a.y0 > b.y0]
     pitch = median(pitches) if pitches else 12.0
     out = [lines[0].text]
-    for before, line in zip(lines, lines[1:], strict=False):
-        if line.block != before.block:
-            new = not _runs_on(before, line, lines)
-        else:
-            new = _breaks(before, line, pitch)
+    for before, line in pairwise(lines):
+        new = _breaks(before, line, pitch) if line.block == before.block else not _runs_on(before, line, lines)
         cut = _WORD_CUT.search(before.text)
         if new:
             out.append(
