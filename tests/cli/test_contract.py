@@ -109,6 +109,15 @@ CALLS = [
     "compliance",
     "export {model} {out}/exported",
     "import {out}/exported --name open",
+    "data report",
+    "data what-if --set text.too_short=40",
+    "data trace path:note-01.txt",
+    "data forget path:note-01.txt --basis test --dry-run",
+    "data licenses list",
+    "data licenses review",
+    "data licenses review mine --license CC0-1.0 --note mine",
+    "data label --from {out}/labels.jsonl",
+    "data export {out}/corpus",
     "data add {project}/data --name other",
     "new {out}/brand-new --template empty",
     "backup {out}/backup.tar.gz",
@@ -119,6 +128,17 @@ REFUSED = [
     "config explain pretrain.max_tme",
     "data add nowhere",
     "data why nothing-like-it",
+    "data add gopher:nothing",
+    "data build --executor slurm",
+    "data what-if",
+    "data what-if --set no.such_rule=3",
+    "data what-if --set text.too_short=many",
+    "data trace path:nothing-like-it",
+    "data forget path:nothing-like-it --basis x",
+    "data licenses review nothing --license MIT",
+    "data label --good mine",
+    "data label --from nothing.jsonl",
+    "data export {project}",
     "runs show nothing",
     "runs compare a b",
     "generate nothing Hello",
@@ -157,6 +177,9 @@ REFUSED = [
 def project(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("contract") / "tiny"
     shutil.copytree(finished, target)
+    rows = [{"text": f"A good text about the river, number {i}.", "label": "good"} for i in range(12)]
+    rows += [{"text": f"buy cheap {i} now now now", "label": "bad"} for i in range(12)]
+    (target.parent / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return target
 
 
@@ -185,6 +208,8 @@ def test_text_when_a_verb_succeeds_then_fits_a_terminal(line: str, names: dict[s
     words = asked(line, names)
     if line.startswith(("export", "new")):
         words[2 if line.startswith("export") else 1] += "-again"
+    if line.startswith("data export"):
+        words[2] += "-again"
     if line.startswith("data add"):
         words[words.index("other")] = "another"
     if line.startswith("keys revoke"):
@@ -274,3 +299,12 @@ def test_reader_when_it_leaves_early_then_no_complaint(project: Path, gptwright:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 0
+
+
+def test_licenses_when_one_is_not_allowed_then_it_refuses_with_names_and_amounts(
+    names: dict[str, str], gptwright: Any
+) -> None:
+    done = gptwright(*asked("data licenses --allow MIT", names))
+    assert done.code == 3
+    assert "mine" in done.err
+    assert "bytes" in done.err

@@ -188,7 +188,7 @@ def test_data_add_when_the_name_is_taken_or_the_place_missing_then_the_file_stay
         "--project",
         str(bare),
     )
-    refused(gptwright, "data", "add", "https://example.org/x", "--project", str(bare))
+    refused(gptwright, "data", "add", "gopher://example.org/x", "--project", str(bare))
     assert (bare / "gptwright.toml").read_bytes() == before
 
 

@@ -1,5 +1,6 @@
 """The verb ``data label``: a person's judgement of documents, and the classifier that learns from it."""
 
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -42,4 +43,4 @@ def label(
 
             label_terminal(desk(project, task, target))
     done = train_classifier(project, task, examples=examples, sources=sources)
-    return Answer(done, "\n".join(done["lines"]))
+    return Answer(done, "\n".join(textwrap.fill(line, 100, subsequent_indent="  ") for line in done["lines"]))

@@ -63,7 +63,9 @@ class Trace:
             out.append(f"  {row['source']}/{row['locator']}  (id {row['id'][:12]}) {row['verdict']}{row['because']}")
         if len(self.documents) > 10:
             out.append(f"  and {len(self.documents) - 10:,} more")
-        out += [f"data set {row['path']}: {row['documents']:,} of them, {row['tokens']:,} tokens" for row in self.datasets]
+        out += [
+            f"data set {row['path']}: {row['documents']:,} of them, {row['tokens']:,} tokens" for row in self.datasets
+        ]
         out += [f"tokenizer {name}: was trained on them" for name in self.tokenizers]
         for run in self.runs:
             if not run.known:
@@ -77,7 +79,10 @@ class Trace:
                     f"{run.first_step:,} of {run.steps:,}; last clean checkpoint: {clean}"
                 )
         out += [f"model {name}: descends from a run that saw them" for name in self.models]
-        out += [f"release {row['id']} ({row['model']}){': ' + ', '.join(row['aliases']) if row['aliases'] else ''}" for row in self.releases]
+        out += [
+            f"release {row['id']} ({row['model']}){': ' + ', '.join(row['aliases']) if row['aliases'] else ''}"
+            for row in self.releases
+        ]
         return out
 
 
@@ -105,7 +110,9 @@ def trace(project: "Project", documents: Sequence[dict[str, Any]], ledger: Ledge
         found.tokenizers = [a.name for a in everything if a.kind == "tokenizer"][-1:]
     models: list[Artifact] = []
     for artifact in everything:
-        if artifact.kind == "model" and (artifact.id in tainted or tainted & {a.id for a in ledger.ancestors(artifact.id)}):
+        if artifact.kind == "model" and (
+            artifact.id in tainted or tainted & {a.id for a in ledger.ancestors(artifact.id)}
+        ):
             tainted.add(artifact.id)
             models.append(artifact)
     found.models = list(dict.fromkeys(a.name for a in models))
