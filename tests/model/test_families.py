@@ -152,3 +152,21 @@ def test_weights_when_quantized_or_with_rows_moved_are_refused(tmp_path: Path) -
     save_file(tensors | {q: tensors[q].to(torch.int8)}, weights, metadata={"format": "pt"})
     with pytest.raises(UserError, match="int8: the weights are quantized"):
         load_model(folder)
+
+
+ODD = [0, -1, 2**40, 2**62, 10**30, 1e308, float("nan"), None, "x", [], {}, True]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama3", "mistral_window", "qwen2"])
+def test_config_when_any_value_is_odd_is_read_or_refused_in_words(kind: str, tmp_path: Path) -> None:
+    _, folder = saved(kind, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    refused = 0
+    for key in config:
+        for value in ODD:
+            (folder / "config.json").write_text(json.dumps(config | {key: value}))
+            try:
+                load_model(folder)
+            except UserError:
+                refused += 1
+    assert refused > 60

@@ -16,10 +16,10 @@ from gptwright.core.errors import UserError
 from gptwright.model import llamacpp
 from gptwright.model.compare import probe, transformers_logits
 from gptwright.model.gguf import export_gguf, import_gguf, model_from_gguf
-from gptwright.model.gguf_header import read_gguf
+from gptwright.model.gguf_header import Gguf, read_gguf
 from gptwright.model.io import load_model, read_eos_ids, save_model
 from gptwright.model.transformer import Transformer
-from gptwright.model.vocab import PRE_TOKENIZERS, pre_tokenizer_name
+from gptwright.model.vocab import PRE_TOKENIZERS, pre_tokenizer_name, vocab_from_gguf
 
 TEXT = (
     "the cat sat on the mat and 12 hats, isn't it? the hat of the cat; when morning comes, she'll walk along rivers "
@@ -293,3 +293,21 @@ def test_padded_vocabulary_when_saved_with_a_model_is_cut_in_the_gguf(tmp_path: 
     assert (file.fields["general.name"], file.fields["general.license"]) == ("mine", "Apache-2.0")
     assert file.fields["tokenizer.ggml.pre"] == "qwen2"
     assert (file.fields["tokenizer.ggml.eos_token_id"], file.fields["tokenizer.ggml.eot_token_id"]) == (0, 2)
+
+
+@pytest.mark.parametrize("kind", ["tinyllama", "llama3"])
+def test_metadata_when_any_value_is_odd_is_read_or_refused_in_words(kind: str, tmp_path: Path) -> None:
+    model = load_model(saved(kind, tmp_path / "theirs")[1])
+    spm = kind == "tinyllama"
+    tok = sentence_piece_tokenizer(tmp_path / "tok") if spm else byte_level_tokenizer(tmp_path / "tok")
+    file = read_gguf(export_gguf(model, tmp_path / "m.gguf", tok, "f32"))
+    refused = 0
+    for key in list(file.fields):
+        for value in [0, -1, 2**40, 2**62, 10**30, 1e308, float("nan"), None, "x", [], [None], ["a"], True]:
+            changed = Gguf(file.path, file.fields | {key: value}, file.tensors)
+            try:
+                model_from_gguf(changed)
+                vocab_from_gguf(changed.fields, tmp_path, 64, "m.gguf")
+            except UserError:
+                refused += 1
+    assert refused > 60

@@ -89,7 +89,7 @@ def test_names_when_listed_are_all_built_and_others_refused_with_near_ones() -> 
     assert named("GPT2-124M") == gpt2("124m") == named("gpt2")
     assert named("qwen3-0.6b", vocab_size=4096, seq_len=512).vocab_size == 4096
     assert gpt3("125m") == named("gpt3-125m")
-    with pytest.raises(UserError, match=r"no such preset: qwen3-0\.7b\. Choose one of qwen3-"):
+    with pytest.raises(UserError, match=r"no such preset: qwen3-0\.7b\. Choose modern, gpt2, or one of qwen3-"):
         named("qwen3-0.7b")
 
 

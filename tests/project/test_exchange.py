@@ -16,6 +16,7 @@ from gptwright.model.gguf_header import read_gguf
 from gptwright.model.io import load_model, read_config, save_model
 from gptwright.model.lora import apply_lora, merge_lora, save_adapter
 from gptwright.project.exchange import export_model, find_model_file, import_model, open_gguf
+from gptwright.project.exports import misfits
 from gptwright.project.ollama import measure_template, write_modelfile
 from gptwright.project.project import Project
 from gptwright.tokens.template import CHAT_TEMPLATE, render_template
@@ -272,3 +273,11 @@ def test_path_when_it_is_no_model_says_what_to_give(tmp_path: Path) -> None:
         find_model_file(str(tmp_path / "none"))
     with pytest.raises(UserError, match="neither a GGUF file nor"):
         find_model_file(str(tmp_path / "x.bin"))
+
+
+def test_weights_when_one_is_off_by_more_than_rounding_are_named() -> None:
+    model, other = load_model_of(), load_model_of()
+    assert misfits(model, other, "f32") is None
+    with torch.no_grad():
+        other.blocks[1].feed_forward.down.weight[3, 5] += 0.01
+    assert misfits(model, other, "f32") == misfits(model, other, "f16") == "blocks.1.feed_forward.down.weight"

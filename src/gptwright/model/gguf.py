@@ -74,7 +74,7 @@ def model_from_gguf(file: Gguf, dtype: torch.dtype = torch.float32) -> Transform
     factors = torch.from_numpy(file.read(ROPE_FACTORS).copy()) if ROPE_FACTORS in file.tensors else None
     try:
         config = config_from_gguf(file.fields, set(file.tensors), factors, where)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise UserError(
             f"the metadata describes no model ({str(error).splitlines()[0]})", where=where, fix="Fetch the file again"
         ) from error

@@ -274,7 +274,7 @@ def config_from_hf(data: Mapping[str, Any], where: str) -> ModelConfig:
         raise UserError(
             f"{error.args[0]} is missing", where=where, fix="Restore the config.json that came with the weights"
         ) from error
-    except (ValidationError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (ValidationError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UserError(
             f"describes no model ({what})", where=where, fix="Restore the config.json that came with the weights"

@@ -171,8 +171,11 @@ def expected_shapes(config: ModelConfig, tensors: int, where: str) -> dict[str, 
             where=where,
             fix="The download is incomplete or the metadata belongs to another model; fetch it again",
         )
-    with torch.device("meta"):
-        return {name: value.shape for name, value in Transformer(config).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            return {name: value.shape for name, value in Transformer(config).state_dict().items()}
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond 64 bits
+        raise UserError("sizes are claimed that no file can hold", where=where, fix="Fetch the model again") from error
 
 
 def _open(folder: Path, stack: ExitStack) -> tuple[list[str], Callable[[str], Tensor]]:

@@ -164,9 +164,9 @@ def named(name: str, vocab_size: int | None = None, seq_len: int | None = None) 
         values = dict(zip((*_COLUMNS, "norm_eps", "tie_embeddings"), row, strict=False))
         return ModelConfig(**{**values, **(row[12] if len(row) > 12 else {}), **changes})
     if low in GPT2_SIZES or low.removeprefix("gpt2-") in _ALIASES:
-        return gpt2(low if low in GPT2_SIZES else low.removeprefix("gpt2-"), **changes)
+        return gpt2(low.removeprefix("gpt2-"), **changes) if low not in GPT2_SIZES else gpt2(low, **changes)
     near = difflib.get_close_matches(low, names(), 3, 0.5)
-    raise UserError(f"no such preset: {name}", fix=f"Choose one of {', '.join(near or names())}")
+    raise UserError(f"no such preset: {name}", fix=f"Choose modern, gpt2, or one of {', '.join(near or names())}")
 
 
 def modern(

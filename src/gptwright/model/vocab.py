@@ -207,7 +207,7 @@ def vocab_from_gguf(fields: Mapping[str, Any], folder: Path, seq_len: int, where
             fix="Use a model with a byte-level BPE (gpt2) or SentencePiece (llama) vocabulary",
         )
     tokens = _strings(fields, "tokens", where)
-    types = list(fields.get(f"{_PREFIX}token_type") or [NORMAL] * len(tokens))
+    types = _numbers(fields, "token_type") or [NORMAL] * len(tokens)
     if len(types) != len(tokens) or len(set(tokens)) != len(tokens):
         raise UserError(
             "the vocabulary names a token twice"
@@ -285,7 +285,7 @@ def _sentence_piece(
     fields: Mapping[str, Any], tokens: list[str], types: list[int], ids: Mapping[str, int | None], where: str
 ) -> dict[str, Any]:
     """The merges that give what scores give: every way to make a piece of two others, best pieces first."""
-    scores = list(fields.get(f"{_PREFIX}scores") or ())
+    scores = _numbers(fields, "scores")
     if len(scores) != len(tokens):
         raise UserError("the vocabulary has no scores", where=where, fix="Use another conversion of the model")
     known = {token: i for i, token in enumerate(tokens) if types[i] == NORMAL}
@@ -375,6 +375,11 @@ def _strings(fields: Mapping[str, Any], key: str, where: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise UserError(f"{_PREFIX}{key} is missing", where=where, fix="Use another conversion of the model")
     return value
+
+
+def _numbers(fields: Mapping[str, Any], key: str) -> list[Any]:
+    value = fields.get(f"{_PREFIX}{key}")
+    return value if isinstance(value, list) and all(isinstance(item, int | float) for item in value) else []
 
 
 def _id_of(value: Any, tokens: int, where: str) -> int | None:

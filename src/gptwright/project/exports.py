@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from gptwright.core.errors import UserError
+from gptwright.core.errors import GptwrightError, UserError
 from gptwright.core.files import atomic_dir, read_json, write_json
 from gptwright.model.compare import (
     PROMPT,
@@ -172,6 +172,8 @@ def _gguf(source: Source, folder: Path, dtype: str | None) -> Written:
     file = export_gguf(source.model, folder / source.gguf_name, source.path, kind, source.name, source.license)
     head = read_gguf(file)
     again = model_from_gguf(head)
+    if odd := misfits(source.model, again, kind):
+        raise GptwrightError(f"{odd} came back from the GGUF file with other weights; nothing was written")
     ids, expected = _probe(source, again.config.vocab_size)
     tolerance = tolerance_of(kind, expected)
     encode = _encoder(source.path)
@@ -191,6 +193,20 @@ def _gguf(source: Source, folder: Path, dtype: str | None) -> Written:
     if again.config.vocab_size < config.vocab_size:
         notes.append(f"{config.vocab_size - again.config.vocab_size} embedding rows without a token are left out")
     return kind, checks, notes
+
+
+# Half a step of each format, as a share of a tensor's largest weight: 11 and 8 significant bits, 127 steps a block (its scale is f16).
+_ROUNDING = {"f32": 0.0, "f16": 2.0**-11, "bf16": 2.0**-8, "q8_0": 1.02 / 254}
+
+
+def misfits(model: Transformer, again: Transformer, dtype: str) -> str | None:
+    """The first parameter that differs by more than rounding to a dtype explains; rows cut from the embedding's end aside."""
+    found = again.state_dict()
+    for name, value in model.state_dict().items():
+        part = value[: len(found[name])]
+        if float((found[name] - part).abs().max()) > _ROUNDING[dtype] * float(part.abs().max()):
+            return name
+    return None
 
 
 def _encoder(folder: Path) -> Callable[[str], list[int]]:

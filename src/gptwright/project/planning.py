@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gptwright.core.errors import UserError
 from gptwright.core.progress import clock, say, short
 from gptwright.model.config import ModelConfig
-from gptwright.model.presets import gpt2, modern
+from gptwright.model.presets import modern, named
 from gptwright.plan.probe import probe
 from gptwright.plan.propose import Budget, Plan, propose
 
@@ -24,14 +24,8 @@ _EXAMPLE_BYTES = 13_000_000  # outside a project, `plan` speaks of a corpus like
 def fixed_shape(settings: "ModelSettings", vocab_size: int) -> ModelConfig | None:
     """The shape that the settings ask for, or None when the planner is to choose."""
     seq_len = int(settings.seq_len)
-    if settings.preset.startswith("gpt2-"):
-        return gpt2(settings.preset.removeprefix("gpt2-"), vocab_size, seq_len)
     if settings.preset not in ("modern", "gpt2"):
-        raise UserError(
-            f"no such preset: {settings.preset}",
-            where="[model] preset",
-            fix="Choose modern, gpt2 or a size such as gpt2-124m",
-        )
+        return named(settings.preset, vocab_size, seq_len)
     if settings.depth is not None:
         return _family(settings, modern(depth=settings.depth, vocab_size=vocab_size, seq_len=seq_len))
     if settings.params is not None:
