@@ -32,6 +32,9 @@ _BEYOND_ASCII_BYTES = re.compile(rb"[\x00-\x7f]+")
 _NO_CHARSETS = frozenset(
     {"idna", "punycode", "utf-7", "unicode-escape", "raw-unicode-escape", "unicode_escape", "raw_unicode_escape"}
 )
+_EAST_ASIAN = frozenset(
+    ("cp949", "euc_kr", "johab", "gb18030", "gbk", "gb2312", "big5", "big5hkscs", "cp950", "cp932", "shift_jis", "euc_jp", "euc_jis_2004")
+)  # fmt: skip
 _WINDOWS = {
     "iso8859-2": "cp1250", "iso8859-5": "cp1251", "iso8859-6": "cp1256", "iso8859-7": "cp1253", "iso8859-8": "cp1255", "iso8859-9": "cp1254",
     "iso8859-11": "cp874", "iso8859-13": "cp1257",
@@ -173,7 +176,7 @@ def _guesses(source: "Source | Path") -> Iterator[str]:
     from charset_normalizer import from_bytes
 
     best = from_bytes(sample[: 1 << 14]).best()
-    if best is not None and best.encoding not in ("utf_8", "ascii"):
+    if best is not None and best.encoding in _EAST_ASIAN:  # of the others its guesses are worse than none
         yield best.encoding
 
 

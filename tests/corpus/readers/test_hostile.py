@@ -129,6 +129,10 @@ def test_json_when_a_list_is_too_long_to_hold_then_its_elements_are_read_one_by_
         streamed = extracted({f"{indent}.json": json.dumps(values, indent=indent, ensure_ascii=False)})
         assert list(streamed.texts.values()) == list(whole.texts.values())
         assert [k.partition("#")[2] for k in streamed.texts] == [k.partition("#")[2] for k in whole.texts]
+    keyed = extracted({"k.json": json.dumps({f"k{n}": value for n, value in enumerate(values)})})
+    assert list(keyed.texts.values()) == list(whole.texts.values())
+    assert "k.json#key=k7" in keyed.texts
+    assert extracted({"o.json": json.dumps({"version": 3, "data": values})}).outcomes["o.json"][0] == "skipped"
     broken = extracted({"b.json": json.dumps(values)[:-300]})
     assert 400 < len(broken.rows) < 500
     assert "cut off" in str(broken.outcomes["b.json"][1])

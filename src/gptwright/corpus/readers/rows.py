@@ -27,9 +27,10 @@ from gptwright.corpus.shapes import (
 KEY_METADATA = (
     b"gptwright.key"  # in a parquet file's schema: the column whose values name its rows, as a query's key does
 )
-MOST_WHOLE = 32 << 20  # characters of a JSON file that is read whole; a list may be of any length
+MOST_WHOLE = 48 << 20  # characters of a JSON file that is read whole; a list, or a map of objects, may be of any length
 MOST_YAML = 8 << 20  # characters of a YAML file; its parser needs fifty times as much memory
 _DEPTH = 200
+_COLON = re.compile(r"\s*:\s*")
 _BETWEEN = re.compile(r"[\s,]*")
 _BRACKET = re.compile(r"[\[\]{}]")
 _MANY_MARKS = re.compile(rf"^[ ]*(?:[-?:] ){{{_DEPTH}}}", re.MULTILINE)
@@ -56,12 +57,8 @@ def read_json(blob: Blob, reading: Reading) -> Iterator[Record]:
     """One JSON value; a list that is too long to be held is read element by element."""
     with t.open_text(blob, reading.charset_found) as file:
         text = file.read(MOST_WHOLE + 1)
-        if len(text) > MOST_WHOLE:
-            if text.lstrip()[:1] != "[":
-                raise Skip(
-                    f"larger than {MOST_WHOLE >> 20} M characters, too much for one JSON object. Write JSONL, one object a line"
-                )
-            yield from _walk_list(text, file, reading)
+        if len(text) > MOST_WHOLE and text.lstrip()[:1] in ("[", "{"):
+            yield from _walk_long(text, file, reading)
             return
     try:
         value = json.loads(text)
@@ -70,28 +67,31 @@ def read_json(blob: Blob, reading: Reading) -> Iterator[Record]:
     yield from _walk(value, reading)
 
 
-def _walk_list(text: str, file: IO[str], reading: Reading) -> Iterator[Record]:
-    """The elements of a long list, of whose text the beginning was read."""
+def _walk_long(text: str, file: IO[str], reading: Reading) -> Iterator[Record]:
+    """The elements of a long list, or of an object that is a map of objects, of whose text the beginning was read."""
     decoder = json.JSONDecoder()
-    at = text.index("[") + 1
+    at = len(text) - len(text.lstrip()) + 1
+    closing = "]" if text[at - 1] == "[" else "}"
     number = 0
     while True:
         found = _BETWEEN.match(text, at)
         at = found.end() if found else at
-        value, end = None, len(text)
-        if text[at : at + 1] == "]":
+        if text[at : at + 1] == closing:
             return
-        if at < len(text):
-            try:
-                value, end = decoder.raw_decode(text, at)
-            except RecursionError as error:
-                reading.fault(f"row {number + 1}", None, f"{error}; the rows after it were not read")
-                return
-            except ValueError:
-                end = len(text)
+        try:
+            key, value, end = _element(decoder, text, at, closing == "}")
+        except RecursionError as error:
+            reading.fault(f"row {number + 1}", None, f"{error}; the rows after it were not read")
+            return
+        except (ValueError, IndexError):
+            key, value, end = None, None, len(text)
         if end < len(text):
             number += 1
-            yield from _record(value, f"row={number}", reading)
+            if key is not None and not isinstance(value, dict):
+                raise Skip(
+                    f"larger than {MOST_WHOLE >> 20} M characters, too much for one JSON object. Write JSONL, one object a line"
+                )
+            yield from _record(value, f"row={number}" if key is None else f"key={key}", reading)
             at = end
             continue
         waiting = len(text) - at  # an element that is cut off, or broken
@@ -100,6 +100,19 @@ def _walk_list(text: str, file: IO[str], reading: Reading) -> Iterator[Record]:
             reading.fault(f"row {number + 1}", None, "not valid JSON, or cut off; what comes after it was not read")
             return
         text, at = text[at:] + more, 0
+
+
+def _element(decoder: json.JSONDecoder, text: str, at: int, keyed: bool) -> tuple[str | None, Any, int]:
+    """The element at a place: key (of an object's), value, and where it ends."""
+    key = None
+    if keyed:
+        key, at = decoder.raw_decode(text, at)
+        colon = _COLON.match(text, at)
+        if colon is None:
+            raise ValueError("no colon after a key")
+        at = colon.end()
+    value, end = decoder.raw_decode(text, at)
+    return key, value, end
 
 
 def read_yaml(blob: Blob, reading: Reading) -> Iterator[Record]:
