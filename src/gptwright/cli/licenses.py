@@ -11,9 +11,7 @@ from gptwright.core.errors import UserError
 
 def register(data: typer.Typer) -> None:
     """Add ``data licenses`` and ``data licenses review``."""
-    licences = group(
-        "Licences and what they ask, by share of the text; --allow and --commercial refuse what does not fit."
-    )
+    licences = group("Licences, what they ask, and a person's decisions.")
     verb(
         licences,
         "list",
