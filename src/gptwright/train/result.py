@@ -47,7 +47,9 @@ def draw(path: Path, run_id: str, rows: list[dict[str, Any]]) -> list[tuple[floa
     Returns:
         The losses, (step, nats).
     """
-    losses = [(row["step"], row["loss"]) for row in rows if "loss" in row]  # none when every step so far was passed over
+    losses = [
+        (row["step"], row["loss"]) for row in rows if "loss" in row
+    ]  # none when every step so far was passed over
     measured = [(row["step"], row["heldout_bpb"]) for row in rows if "heldout_bpb" in row]
     for name, series, points, title in (
         ("loss.svg", "training loss", losses, "nats per token"),

@@ -77,7 +77,8 @@ class Stepper:
             raise UserError("nothing to train: every parameter is frozen")
         self.work = model
         if machine.torch_dtype != wide:
-            self.work = copy.deepcopy(model).to(machine.torch_dtype)
+            whole = {id(p): p for p in model.parameters() if not p.is_floating_point()}  # int8 bases are not held twice
+            self.work = copy.deepcopy(model, memo=dict(whole)).to(machine.torch_dtype)
         self.work.train()
         self.kernels = kernels_for(machine)
         self.work.kernels = self.kernels
