@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gptwright.corpus.recipes import Recipe, evaluate, rule_sets
+from gptwright.corpus.recipes import Recipe, rule_sets
+from gptwright.corpus.recipes.evaluate import evaluate
 from gptwright.corpus.signals import measure
 from signals_common import documents, machine, peer_decision, peer_filters, show
 

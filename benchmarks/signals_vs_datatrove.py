@@ -19,7 +19,8 @@ one_core()
 import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 
-from gptwright.corpus.recipes import Recipe, evaluate, rule_sets  # noqa: E402
+from gptwright.corpus.recipes import Recipe, rule_sets  # noqa: E402
+from gptwright.corpus.recipes.evaluate import evaluate  # noqa: E402
 from gptwright.corpus.signals import measure  # noqa: E402
 
 SIZE_BYTES = 100 << 20

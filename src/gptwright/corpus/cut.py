@@ -7,7 +7,9 @@ so this runs between the two passes of ``decide``.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gptwright.core.hashing import b2_file, b2_json
@@ -115,11 +117,13 @@ class Cutter:
 def _ruled(batch: pa.RecordBatch, rules: str, first: int, kept: Bools) -> dict[int, list[Edit]]:
     """Lines of kept plain texts that a set of line rules removes, by row of the part."""
     found: dict[int, list[Edit]] = {}
-    messages = batch["messages"].is_null().to_pylist()
-    spans = signals.removed_spans(batch["text"], rules).to_pydict()
-    for row, start, end in zip(spans["doc_row"], spans["start"], spans["end"], strict=True):
-        if messages[row] and kept[first + row]:
-            found.setdefault(first + row, []).append(Edit(start, end, RULED, ""))
+    rows = np.flatnonzero(np.asarray(pc.is_null(batch["messages"])) & kept[first : first + batch.num_rows])
+    if not len(rows):
+        return found
+    spans = signals.removed_spans(batch["text"].take(pa.array(rows)), rules)
+    chosen = (first + rows[spans["doc_row"].to_numpy()]).tolist()
+    for row, start, end in zip(chosen, spans["start"].to_pylist(), spans["end"].to_pylist(), strict=True):
+        found.setdefault(row, []).append(Edit(start, end, RULED, ""))
     return found
 
 

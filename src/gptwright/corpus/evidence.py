@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from gptwright.corpus import tables
 from gptwright.corpus.copies import METHODS, Array, Bools, Copies
-from gptwright.corpus.recipes import Recipe, evaluate, licences_refused
-from gptwright.corpus.recipes.evaluate import numbers
+from gptwright.corpus.recipes import Recipe
+from gptwright.corpus.recipes.evaluate import evaluate, licences_refused, numbers
 from gptwright.corpus.sources.consent import DROPS
 
 PRIVACY, CONSENT, LICENSE, CONTAMINATED, EXACT, NEAR = (

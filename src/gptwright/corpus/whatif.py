@@ -20,8 +20,8 @@ from gptwright.corpus.copies import Array, Bools, Duplicates, StoredCopies
 from gptwright.corpus.decide import STATE
 from gptwright.corpus.evidence import Check, look_at
 from gptwright.corpus.heldout import BUCKETS
-from gptwright.corpus.recipes import Outcome, Recipe, evaluate
-from gptwright.corpus.recipes.evaluate import columns
+from gptwright.corpus.recipes import Recipe
+from gptwright.corpus.recipes.evaluate import Outcome, columns, evaluate
 
 SAMPLES = 20
 _PREFIX = 300  # characters of a sample's text

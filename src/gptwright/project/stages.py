@@ -133,7 +133,7 @@ def corpus_code() -> tuple[str, ...]:
 
 def corpus_outside(project: "Project") -> dict[str, str]:
     """What lies outside ``work/`` and decides what a corpus is: sources, the recipe's files, reviews of licences."""
-    from gptwright.corpus.licences.review import decisions
+    from gptwright.corpus.licences.decisions import decisions
     from gptwright.corpus.recipes import Recipe
     from gptwright.corpus.sources.kinds import fingerprint_sources
 
@@ -176,7 +176,7 @@ def corpus(job: "Job") -> StageResult:
     """Gather the sources, clean, deduplicate, mask, split; then ask whether their licences fit the project's intent."""
     from gptwright.core.executors import executor
     from gptwright.corpus.build import build_corpus
-    from gptwright.corpus.licences.review import decisions
+    from gptwright.corpus.licences.decisions import decisions
     from gptwright.corpus.privacy.pseudonyms import load_or_make_key
     from gptwright.govern.policy import check, terms_of
     from gptwright.project.erasing import blocks_of

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptwright.core.errors import UserError
-from gptwright.corpus.recipes import OPS, Recipe, Rule, evaluate, licences_refused
-from gptwright.corpus.recipes.evaluate import allowed
+from gptwright.corpus.recipes import OPS, Recipe, Rule
+from gptwright.corpus.recipes.evaluate import allowed, evaluate, licences_refused
 
 PYTHON = dict(zip(OPS, (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne), strict=True))
 values = st.one_of(st.none(), st.just(math.nan), st.integers(-3, 3).map(lambda n: n / 2))

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from gptwright.core.errors import UserError
-from gptwright.corpus.recipes import Recipe, evaluate, presets, rule_sets
+from gptwright.corpus.recipes import Recipe, presets, rule_sets
+from gptwright.corpus.recipes.evaluate import evaluate
 from gptwright.corpus.signals import SCHEMA
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from gptwright.corpus.recipes import Recipe, evaluate, rule_sets
+from gptwright.corpus.recipes import Recipe, rule_sets
+from gptwright.corpus.recipes.evaluate import evaluate
 from gptwright.corpus.signals import SCHEMA, measure
 
 SETS = (

@@ -5,22 +5,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
-from gptwright.core.errors import UserError
 from gptwright.core.files import read_json
-from gptwright.corpus.licences.names import normalise
+from gptwright.corpus.licences.decisions import Decision, decide, decisions
 from gptwright.corpus.sources.base import Facts, Listing
 from gptwright.corpus.tables import MANIFEST, part_path
 
-if TYPE_CHECKING:
-    from gptwright.core.control import ControlStore
-
+__all__ = ["Candidate", "Decision", "apply", "candidates", "decide", "decisions", "for_document"]
 SURE = 0.9  # a licence known at least so well need not be looked at
-UNCLEAR = "LicenseRef-unclear"  # what a person says of a text whose licence was told wrongly and is not known
 MOST_GROUPS = 5000
 _WORDS = re.compile(
     r"licen[sc]e|copyright|©|creative commons|public domain|all rights reserved|terms of use", re.IGNORECASE
@@ -44,16 +40,6 @@ class Candidate:
     bytes: int
     examples: list[str]
     context: str = ""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a person decided of the texts that a scope names. A later decision goes before an earlier one."""
-
-    source: str
-    scope: str  # "*", "host:NAME", "path:GLOB", "found:LICENCE" or "found:none"
-    license: str
-    attribution: str | None = None
 
 
 def candidates(corpus_dir: Path, limit: int = 50, sure: float = SURE) -> list[Candidate]:
@@ -114,55 +100,6 @@ def _context(corpus_dir: Path, number: int, row: int) -> str:
     match = _WORDS.search(text)
     start = max(match.start() - 100, 0) if match else 0
     return " ".join(text[start : start + 300].split())
-
-
-def decide(
-    store: "ControlStore", source: str, scope: str, license: str | None, *, attribution: str | None = None,
-    note: str | None = None, who: str | None = None,
-) -> Decision:  # fmt: skip
-    """Keep a person's decision.
-
-    Args:
-        store: the control store.
-        source: a source's name.
-        scope: "*" (the whole source), "host:NAME", "path:GLOB" (of locators), "found:LICENCE" or "found:none" (what was told so far).
-        license: SPDX id or expression, or a name of one; None when the texts have no licence that is known.
-        attribution: whom to name.
-        note: why.
-        who: who decided.
-
-    Raises:
-        UserError: the licence or the scope is not understood.
-    """
-    from gptwright.core.control import LicenseReview
-
-    identity = UNCLEAR if license is None else normalise(license)
-    if identity is None:
-        raise UserError(
-            f"{license!r} is no licence that is known", fix="Write an SPDX id such as CC-BY-4.0, or LicenseRef-NAME"
-        )
-    if scope != "*" and scope.partition(":")[0] not in ("host", "path", "found"):
-        raise UserError(f"{scope!r} names no texts", fix="Write *, host:NAME, path:GLOB or found:LICENCE")
-    with store.session() as session:
-        session.add(
-            LicenseReview(source=source, scope=scope, license_id=identity, attribution=attribution, note=note, who=who)
-        )
-    return Decision(source, scope, identity, attribution)
-
-
-def decisions(store: "ControlStore") -> list[Decision]:
-    """All decisions that hold, one for each source and scope, in the order in which they were made."""
-    import sqlalchemy as sa
-
-    from gptwright.core.control import LicenseReview
-
-    with store.session() as session:
-        rows = session.scalars(sa.select(LicenseReview).order_by(LicenseReview.id)).all()
-        latest = {
-            (row.source, row.scope): (row.id, Decision(row.source, row.scope, row.license_id, row.attribution))
-            for row in rows
-        }
-    return [decision for _, decision in sorted(latest.values(), key=lambda one: one[0])]
 
 
 def apply(listing: Listing, made: Sequence[Decision]) -> list[list[Any]]:

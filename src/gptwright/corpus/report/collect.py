@@ -18,8 +18,8 @@ from gptwright.corpus.decide import STATE
 from gptwright.corpus.evidence import DESCRIPTIONS
 from gptwright.corpus.privacy import mask_pii
 from gptwright.corpus.reading import at_rows, manifest
-from gptwright.corpus.recipes import Recipe, Rule, evaluate
-from gptwright.corpus.recipes.evaluate import Outcome, columns
+from gptwright.corpus.recipes import Recipe, Rule
+from gptwright.corpus.recipes.evaluate import Outcome, columns, evaluate
 from gptwright.corpus.report.histogram import Axis, Counts, Spread
 from gptwright.corpus.whatif import Nearest
 
