@@ -102,6 +102,9 @@ class FileTask:
             fault = f"not {error.encoding} at byte {error.start}"
         except RecursionError:
             fault = "it is nested too deep"
+        except (LookupError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            # One odd file among a million must not end a build; that its reader has a fault is said, so that it can be mended.
+            fault = f"its reader has a fault ({type(error).__name__}: {error}). Please report it"
         if reading is not None:
             for aside in reading.aside:
                 self._inner.append([f"{locator}#{aside.place}", aside.outcome, aside.reason, aside.size_bytes, 0])

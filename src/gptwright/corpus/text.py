@@ -155,7 +155,7 @@ def _guesses(source: "Source | Path") -> Iterator[str]:
     """Encodings that the bytes look like, the likeliest first.
 
     Resiliparse's detector names the right one in 20 of 21 legacy encodings of one sentence each; charset-normalizer in 17, but it knows
-    Korean, which the other takes for UTF-8 (measured in tests/corpus/test_text.py).
+    Korean, which the other takes for UTF-8 (the list is in tests/corpus/test_repair.py).
     """
     sample = b""
     with source.open("rb") as file:

@@ -3,6 +3,7 @@
 
 import io
 import json
+import random
 import time
 import zipfile
 from typing import TYPE_CHECKING
@@ -326,3 +327,55 @@ def test_file_when_cut_off_anywhere_then_it_has_one_outcome_with_a_reason(
         assert reason, (share, outcome)
         if outcome == "ok":
             assert name in ("a.pdf", "a.rtf", "a.jsonl.gz", "a.tar.gz"), (share, reason)
+
+
+def _changed(data: bytes, rng: random.Random) -> bytes:
+    """Bytes with a few of them changed, doubled, left out, or made to claim much."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        at, what = rng.randrange(len(out) + 1), rng.randrange(5)
+        if what == 0:
+            out[at : at + 1] = bytes([rng.randrange(256)])
+        elif what == 1:
+            del out[at : at + rng.randrange(1, 20)]
+        elif what == 2:
+            out[at:at] = out[at : at + rng.randrange(1, 60)]
+        elif what == 3:
+            out[at:at] = rng.choice(
+                (b"\0", b"\xff\xfe", b"{", b"<", b"\\u", b"9" * 20, b"-1", b"=?utf-8?b?x?=", b"\r\n\r\n", b'"')
+            )
+        else:
+            out[at : at + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"))
+    return bytes(out) or b"x"
+
+
+@pytest.mark.slow
+def test_files_when_bytes_are_changed_anywhere_then_no_reader_falls_over(extracted: "Extract") -> None:
+    rng = random.Random(5)
+    whole = {
+        "docx": docx_of(
+            '<w:p><w:pPr><w:numPr><w:ilvl w:val="0"/><w:numId w:val="1"/></w:numPr></w:pPr><w:r><w:t>a</w:t></w:r></w:p>'
+        ),
+        "odt": odt_of('<text:p>hello<text:s text:c="3"/></text:p>'),
+        "epub": epub_of({"a": "<p>hi</p>"}, ["a"], "<dc:date>1999</dc:date>"),
+        "rtf": rb"{\rtf1\ansi{\fonttbl{\f0 A;}} Caf\'e9 \u8211? text\par \trowd\intbl a\cell\row {\footnote n}}",
+        "eml": MAIL.encode(),
+        "mbox": b"From a@b.org Mon May  3 10:00:00 2021\n" + MAIL.encode(),
+        "ipynb": b'{"cells": [{"cell_type": "markdown", "source": ["x"]}], "nbformat": 4, "metadata": {"kernelspec": {"language": "x"}}}',
+        "zip": packed({"a.txt": "words", "b/c.json": '{"text": "x"}'}),
+        "jsonl": b'{"text":"x","license":"MIT","date":"2020-01-01","metadata":{"a":1}}\n{"messages":[{"role":"user","content":"x"}]}\n',
+        "yaml": b"a: [1, {b: c}]\ntext: words\n",
+        "csv": b'text,b\n"x ""y""",2\n',
+        "html": b'<html lang=x><meta charset=utf-8><script type="application/ld+json">{"@type":"Article"}</script><ul><li>x</ul><p>word',
+    }
+    files: dict[str, bytes | str] = {
+        f"{n}.{kind}": _changed(data, rng) for kind, data in whole.items() for n in range(60)
+    }
+    found = extracted(files)
+    assert len([name for name in found.outcomes if "!" not in name and "#" not in name]) == len(files)
+    assert not [reason for _, reason in found.outcomes.values() if "has a fault" in str(reason)]
+    assert not [
+        name
+        for name, (outcome, reason) in found.outcomes.items()
+        if outcome in ("unreadable", "skipped") and not reason
+    ]

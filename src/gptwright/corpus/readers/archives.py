@@ -40,7 +40,7 @@ def zip_members(blob: Blob, reading: Reading) -> Iterator[Blob]:
                 blob.budget.take(stated)
             names = _Names()
             for entry in entries:
-                if entry.is_dir():
+                if entry.filename.endswith("/"):
                     continue
                 blob.budget.member()
 
