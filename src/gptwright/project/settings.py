@@ -60,8 +60,18 @@ def _default_time(data: Any, time: str) -> Any:
     return data if given or not isinstance(data, dict) else {**data, "max_time": time}
 
 
+# Preferences move a model that is meant to stay close to where it was: a tenth of that.
+_CLOSE = {"lr_matrix": 0.0006, "lr_embedding": 0.00012, "lr_other": 0.0003, "weight_decay": 0.0}
+
+
 class PretrainSettings(TrainConfig):
     """Pretraining. With neither max_steps nor max_time given, it takes five minutes."""
+
+    canaries: Count = Field(
+        0,
+        ge=0,
+        description="Made-up secrets planted in the training text, 1 to 64 times each, to measure what is learnt by heart. 0: none.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -69,32 +79,77 @@ class PretrainSettings(TrainConfig):
         return _default_time(data, "5m")
 
 
-class FinetuneSettings(TrainConfig):
-    """Fine-tuning on conversations. With neither max_steps nor max_time given, it takes two minutes."""
+class FinetuneStep(TrainConfig):
+    """One step of fine-tuning. With neither max_steps nor max_time given, it takes two minutes."""
 
-    method: Literal["sft", "lora"] = Field(
-        "sft", description="sft: all weights; lora: short for sft with adapter = lora."
+    method: Literal["sft", "lora", "dpo", "ipo", "kto", "grpo", "distill"] = Field(
+        "sft",
+        description="sft: answers; lora: short for sft with adapter = lora; dpo, ipo: pairs of a better and a worse answer; kto: answers "
+        "that are good or bad; grpo: tasks whose answers are checked; distill: a teacher's probabilities on the answers.",
     )
     adapter: Literal["none", "lora"] = Field("none", description="lora trains small matrices beside frozen ones.")
     rank: int = Field(16, gt=0, description="Inner width of the LoRA matrices.")
-    base: str = Field(
-        "pretrain", description="What to start from: pretrain, a model's id or alias, a directory or a GGUF file."
+    base_dtype: Literal["float", "int8"] = Field(
+        "float", description="int8 holds the frozen matrices under adapters in a byte a weight."
     )
     data: str | None = Field(
         None,
-        description="File or folder of conversations (OpenAI, ShareGPT, Alpaca, CSV). None: the corpus's own conversations.",
+        description="File or folder of conversations (OpenAI, ShareGPT, Alpaca, CSV); for dpo, ipo, kto a file of prompt, chosen, rejected "
+        "(kto also prompt, completion, label); for grpo of prompt, answer. None: the corpus's own conversations.",
     )
+    teacher: str | None = Field(
+        None, description="distill: a model's id or alias, or a directory with the same tokenizer."
+    )
+    reward: Literal["exact", "regex", "python"] = Field(
+        "exact", description="grpo: the answer itself, a pattern, or score(prompt, answer, row) of your own file."
+    )
+    reward_pattern: str | None = Field(
+        None,
+        description="grpo with regex: for all tasks; its group, if any, is to be the answer. None: each answer is a pattern.",
+    )
+    reward_file: str | None = Field(None, description="grpo with python: the file that defines score.")
+    reward_timeout: Duration = Field(5.0, gt=0, description="grpo with python: time for one answer. Seconds.")
 
     @model_validator(mode="before")
     @classmethod
     def _some_end(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            data = {"objective": "sft", **_GENTLE, **data}
-            if data.get("method") == "lora" and data.get("adapter") == "none":
+            method = data.get("method", "sft")
+            defaults: dict[str, Any] = _CLOSE if method in ("dpo", "ipo", "kto", "grpo") else _GENTLE
+            objective = "sft" if method == "lora" else method
+            data = {"objective": objective, **defaults, **({"beta": 0.0} if method == "grpo" else {}), **data}
+            if data["objective"] != objective:
+                raise ValueError(f"method {method} means objective {objective}; leave objective out")
+            if method == "lora" and data.get("adapter") == "none":
                 raise ValueError('method "lora" is short for adapter "lora"; leave adapter out')
-            if data.get("method") == "lora":
+            if method == "lora":
                 data = {**data, "adapter": "lora"}
         return _default_time(data, "2m")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.method in ("dpo", "ipo", "kto", "grpo") and self.data is None and not getattr(self, "steps", ()):
+            raise ValueError(f"method {self.method} needs data")
+        if self.method == "distill" and self.teacher is None:
+            raise ValueError("method distill needs a teacher")
+        if self.method == "grpo" and self.reward == "python" and self.reward_file is None:
+            raise ValueError("reward python needs reward_file")
+        if self.base_dtype == "int8" and self.adapter != "lora":
+            raise ValueError('base_dtype int8 needs adapter = "lora"')
+        return self
+
+
+class FinetuneSettings(FinetuneStep):
+    """Fine-tuning: one step, or a chain of steps under ``[[finetune.steps]]``, each from what the one before made."""
+
+    base: str = Field(
+        "pretrain", description="What to start from: pretrain, a model's id or alias, a directory or a GGUF file."
+    )
+    steps: list[FinetuneStep] = Field([], description="A chain of steps instead of this one, such as sft and then dpo.")
+
+    def chain(self) -> list[FinetuneStep]:
+        """The steps in order; at least one."""
+        return list(self.steps) or [self]
 
 
 class EvaluateSettings(Config):

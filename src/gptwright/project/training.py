@@ -1,7 +1,6 @@
 """The two training stages: from settings and stages above to a run of the one loop, and from its weights to a model directory."""
 
 import csv
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,10 @@ from gptwright.corpus.view import Document, documents
 from gptwright.evaluate.bpb import heldout_windows
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token, params
-from gptwright.model.io import load_model
-from gptwright.model.lora import apply_lora, merge_lora, save_adapter
 from gptwright.project.models import ModelRef, locate_base
 from gptwright.project.planning import choose_shape
 from gptwright.project.publish import publish_model
 from gptwright.tokens.plan import BatchPlan
-from gptwright.tokens.sft import SftPlan
 from gptwright.tokens.shards import TokenDataset
 from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
@@ -36,7 +32,7 @@ from gptwright.train.metrics import read_metrics
 
 if TYPE_CHECKING:
     from gptwright.project.pipeline import Job
-    from gptwright.project.settings import FinetuneSettings
+    from gptwright.project.settings import FinetuneStep
 
 _HELDOUT_BYTES = 32_000  # measured during training; all of it is measured by the evaluate stage
 
@@ -83,9 +79,10 @@ def pretrain(job: "Job") -> StageResult:
     tokenizer = Tokenizer.load(project.work / "tokenizer")
     dataset = TokenDataset.open(project.root / job.inputs["tokens"].path)
     run_dir = project.work / "runs" / job.run_id
-    shape, config = _resolved(run_dir, job, tokenizer, settings.pretrain)
-    plan = BatchPlan(dataset, shape.seq_len, max(1, config.batch_tokens // shape.seq_len), config.seed)
-    measured = heldout(job, tokenizer, shape.seq_len, max(1, config.batch_tokens // shape.seq_len))
+    shape, config = _resolved(run_dir, job, tokenizer, train_config(settings.pretrain))
+    rows = max(1, config.batch_tokens // shape.seq_len)
+    plan = BatchPlan(dataset, shape.seq_len, rows, config.seed, goldfish=config.goldfish)
+    measured = heldout(job, tokenizer, shape.seq_len, rows)
     say(
         f"pretrain: {short(params(shape))} parameters, {shape.n_layers} layers, {shape.d_model} wide, {shape.seq_len} tokens of context"
     )
@@ -111,26 +108,31 @@ def _resolved(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConf
 
 
 def finetune(job: "Job") -> StageResult:
-    """Fine-tune on conversations; without any, the base passes through unchanged."""
+    """Fine-tune as ``[finetune]`` says, step by step; SFT without any conversations lets the base pass through unchanged."""
+    from gptwright.project.tuning import tune_chain
+
     project, settings = job.project, job.project.settings.finetune
     base = locate_base(project, job.ledger, job.inputs)
-    chats = list(conversations(job, settings))
-    if not chats and settings.data is not None:
-        raise UserError(
-            "no conversations in it", where=str(project.root / settings.data), fix="Mend its rows, or [finetune] data"
-        )
-    if not chats:
-        say("finetune: the corpus has no conversations, so the pretrained model stands as it is")
-        path = base.path.relative_to(project.root).as_posix()
-        parents = (base.artifact_id,) if base.artifact_id else ()
-        return StageResult("model", base.id, path, base.hash, {"passed_through": True}, parents)
-    result, adapter = tune(job, base, chats, train_config(settings))
+    chats: list[Any] | None = None
+    if (first := settings.chain()[0]).method in ("sft", "lora", "distill"):
+        chats = list(conversations(job, first))
+        if not chats and first.data is not None:
+            raise UserError(
+                "no conversations in it", where=str(project.root / first.data), fix="Mend its rows, or [finetune] data"
+            )
+        if not chats and len(settings.chain()) == 1:
+            say("finetune: the corpus has no conversations, so the pretrained model stands as it is")
+            path = base.path.relative_to(project.root).as_posix()
+            parents = (base.artifact_id,) if base.artifact_id else ()
+            return StageResult("model", base.id, path, base.hash, {"passed_through": True}, parents)
+    result, adapter = tune_chain(job, base, chats)
     facts: dict[str, Any] = {
         "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
         "base": {"id": base.id, "hash": base.hash},
         "steps": result.steps,
         "seed": settings.seed,
         "adapter": settings.adapter,
+        "methods": [step.method for step in settings.chain()],
     }
     return publish(job, result, base.path, facts, adapter, parents=(base.artifact_id,) if base.artifact_id else ())
 
@@ -141,26 +143,10 @@ def tune(job: "Job", base: ModelRef, chats: Sequence[Any], config: TrainConfig) 
     Returns:
         The result, its model merged if there was an adapter, and the adapter's PEFT directory.
     """
-    settings = job.project.settings.finetune
-    tokenizer = Tokenizer.load(base.path)
-    model = load_model(base.path)
-    lora = settings.adapter == "lora"
-    if lora:
-        apply_lora(model, rank=settings.rank, alpha=2 * settings.rank)
-    seq_len = min(model.config.seq_len, int(job.project.settings.model.seq_len))
-    plan = sft_plan(chats, tokenizer, seq_len, config)
-    measured = heldout(job, tokenizer, seq_len, max(1, config.batch_tokens // seq_len))
+    from gptwright.project.tuning import tune_step
+
     run_dir = job.project.work / "runs" / job.run_id
-    say(f"finetune: {len(chats):,} conversations on {base.id}{' with LoRA' if lora else ''}")
-    record_slots(plan, run_dir, job.project.root)
-    result = train(model, plan, config, run_dir=run_dir, ledger=job.ledger, heldout=measured, label="finetune")
-    if not lora:
-        return result, None
-    # Published, the adapter stands two folders below the models, its base beside its own model.
-    manifest = {"base": {"id": base.id, "hash": base.hash}}
-    adapter = save_adapter(result.model, run_dir / "adapter", f"../../{base.path.name}", {"manifest.json": manifest})
-    merge_lora(result.model)
-    return result, adapter
+    return tune_step(job, base, job.project.settings.finetune, config, run_dir, chats=chats)
 
 
 def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
@@ -169,14 +155,7 @@ def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate({**values, **changes})
 
 
-def sft_plan(chats: Sequence[Any], tokenizer: Tokenizer, seq_len: int, config: TrainConfig) -> SftPlan:
-    """Conversations packed into rows of the context's length; says what did not fit."""
-    plan = SftPlan.of(chats, tokenizer, seq_len, max(1, config.batch_tokens // seq_len), config.seed, overlong="split")
-    say(textwrap.fill(f"finetune: {plan.report}", 100, subsequent_indent="  "))
-    return plan
-
-
-def conversations(job: "Job", settings: "FinetuneSettings") -> Iterator[Document | list[dict[str, str]]]:
+def conversations(job: "Job", settings: "FinetuneStep") -> Iterator[Document | list[dict[str, str]]]:
     """Conversations to learn from: the user's file or folder, else the documents of the corpus's training part that hold one."""
     if settings.data is None:
         yield from (document for document in documents(job.project.work / "corpus", "train") if document.messages)

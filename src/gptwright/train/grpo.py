@@ -58,7 +58,7 @@ class Sampler(Protocol):
 class Reward(Protocol):
     """Judges answers; higher is better."""
 
-    def __call__(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[float]: ...
+    def __call__(self, tasks: Sequence[Task], answers: Sequence[str], /) -> list[float]: ...
 
 
 class TaskPlan:
