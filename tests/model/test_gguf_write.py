@@ -18,8 +18,9 @@ from gptwright.model.compare import probe, transformers_logits
 from gptwright.model.gguf import export_gguf, import_gguf, model_from_gguf
 from gptwright.model.gguf_header import Gguf, read_gguf
 from gptwright.model.io import load_model, read_eos_ids, save_model
+from gptwright.model.pretokenizers import PRE_TOKENIZERS, pre_tokenizer_name
 from gptwright.model.transformer import Transformer
-from gptwright.model.vocab import PRE_TOKENIZERS, pre_tokenizer_name, vocab_from_gguf
+from gptwright.model.vocab import vocab_from_gguf, vocab_to_gguf
 
 TEXT = (
     "the cat sat on the mat and 12 hats, isn't it? the hat of the cat; when morning comes, she'll walk along rivers "
@@ -176,6 +177,25 @@ def test_sentence_piece_tokenizer_when_written_to_gguf_and_back_gives_the_same_i
         assert ours.encode(text).ids == theirs.encode(text).ids
         assert ours.decode(ours.encode(text).ids) == theirs.decode(theirs.encode(text).ids)
     assert read_eos_ids(back) == [2]
+
+
+def test_sentence_piece_tokenizer_when_spelled_with_metaspace_keeps_its_leading_space(tmp_path: Path) -> None:
+    folder = sentence_piece_tokenizer(tmp_path / "tok")
+    data = json.loads((folder / "tokenizer.json").read_text())
+    data["normalizer"] = None
+    for scheme in ("first", "never"):
+        data["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
+        (folder / "tokenizer.json").write_text(json.dumps(data))
+        fields, size = vocab_to_gguf(folder)
+        assert fields["add_space_prefix"] is (scheme == "first")
+        back = tmp_path / scheme
+        back.mkdir()
+        metadata = {f"tokenizer.ggml.{key}": value for key, value in fields.items()}
+        assert vocab_from_gguf(metadata, back, 64, "x") == [2]
+        ours, theirs = (HfTokenizer.from_file(str(f / "tokenizer.json")) for f in (folder, back))
+        assert size == 320
+        for text in [*PROBES[:2], "a  b ", "x"]:  # begun with a space, SentencePiece and Metaspace differ
+            assert ours.encode(text).ids == theirs.encode(text).ids
 
 
 def test_pre_tokenizer_when_llama_cpp_has_no_name_for_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def tokenizer_show(call: Call, text: Annotated[str, typer.Argument(help="Any tex
 
 def pretrain(
     call: Call,
-    preset: Annotated[str | None, typer.Option(help="modern, gpt2 or a size of GPT-2.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="modern, gpt2, or a name such as gpt2-124m, gpt3-350m, smollm2-135m, qwen3-0.6b.")
+    ] = None,
     depth: Annotated[int | None, typer.Option(help="Number of blocks; width follows.")] = None,
     params: Annotated[str | None, typer.Option(help="Parameters to aim at, such as 5e6.")] = None,
     max_time: Annotated[str | None, typer.Option(help="Such as 10m.")] = None,

@@ -10,45 +10,12 @@ from typing import Any
 
 from gptwright.core.errors import UserError
 from gptwright.core.files import read_json, write_json
+from gptwright.model.pretokenizers import ALIASES, PRE_TOKENIZERS, WHOLE_WORDS, pre_tokenizer_name
 
 # Token types of llama.cpp (llama.h, llama_token_type).
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _PREFIX = "tokenizer.ggml."
 _SPACE = "▁"
-
-# The pre-tokenizers that llama.cpp knows by name (src/llama-vocab.cpp), as ``tokenizers`` writes them.
-_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-_GPT2: list[dict[str, Any]] = [_BYTES | {"use_regex": True}]
-_DIGITS_GPT2 = [{"type": "Digits", "individual_digits": True}, *_GPT2]
-
-
-def _regex(pattern: str) -> list[dict[str, Any]]:
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    return [split, _BYTES | {"use_regex": False}]
-
-
-_CONTRACTIONS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-_FOLDED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"  # how Qwen's and Llama's own files spell it
-_REST = r"|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBER| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
-    "gpt-2": _GPT2,
-    "smollm": _DIGITS_GPT2,
-    "starcoder": _DIGITS_GPT2,
-    "refact": _DIGITS_GPT2,
-    "command-r": _DIGITS_GPT2,
-    "codeshell": _DIGITS_GPT2,
-    "qwen2": _regex(_CONTRACTIONS + _REST.replace("NUMBER", r"\p{N}")),
-    "llama-bpe": _regex(_CONTRACTIONS + _REST.replace("NUMBER", r"\p{N}{1,3}")),
-    "tekken": _regex(_TEKKEN),
-}
-_ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "phi-2": "gpt-2"}
-# llama.cpp takes a whole word that is a token as it is, before any merge, and begins with BOS unless the file says no.
-_WHOLE_WORDS = ("llama-bpe", "tekken")
 
 
 def vocab_to_gguf(folder: Path) -> tuple[dict[str, Any], int]:
@@ -88,9 +55,7 @@ def vocab_to_gguf(folder: Path) -> tuple[dict[str, Any], int]:
     }
     if spm:
         fields["scores"] = _scores(fields["tokens"], merges, types)
-        fields["add_space_prefix"] = (
-            _SPACE in json.dumps(data.get("normalizer"), ensure_ascii=False).split("Replace")[0]
-        )
+        fields["add_space_prefix"] = _prepends_space(data)
     else:
         fields["merges"] = merges
     fields |= _special_ids(folder, config, {name: i for i, name in names.items()})
@@ -101,41 +66,6 @@ def vocab_to_gguf(folder: Path) -> tuple[dict[str, Any], int]:
     if isinstance(source, str):
         fields["chat_template"] = source
     return fields, size
-
-
-def pre_tokenizer_name(data: Mapping[str, Any], where: str) -> str:
-    """The name under which llama.cpp knows a tokenizer.json's pre-tokenizer.
-
-    Raises:
-        UserError: it has none.
-    """
-    found = _steps(data.get("pre_tokenizer"))
-    whole = bool(data.get("model", {}).get("ignore_merges"))
-    for name, steps in PRE_TOKENIZERS.items():
-        if found == _steps({"type": "Sequence", "pretokenizers": steps}) and whole == (name in _WHOLE_WORDS):
-            return name
-    raise UserError(
-        "llama.cpp has no name for this pre-tokenizer",
-        where=where,
-        fix=f"Use a tokenizer whose pre-tokenizer is one of {', '.join(PRE_TOKENIZERS)} (those trained here are qwen2)",
-    )
-
-
-def _steps(node: Any) -> list[tuple[Any, ...]]:
-    """A pre-tokenizer by what it does: defaults and ways to spell the same are taken out."""
-    if not isinstance(node, dict):
-        return []
-    kind = node.get("type")
-    if kind == "Sequence":
-        return [step for part in node.get("pretokenizers", []) for step in _steps(part)]
-    if kind == "Split":
-        pattern = str((node.get("pattern") or {}).get("Regex")).replace(_FOLDED, _CONTRACTIONS)
-        return [(kind, pattern, str(node.get("behavior")).lower(), bool(node.get("invert")))]
-    if kind == "Digits":
-        return [(kind, bool(node.get("individual_digits")))]
-    if kind == "ByteLevel":
-        return [(kind, bool(node.get("add_prefix_space")), bool(node.get("use_regex", True)))]
-    return [(kind,)]
 
 
 def _type_of(index: int, name: str | None, added: Mapping[str, Any] | None, unknown: str | None, spm: bool) -> int:
@@ -158,6 +88,18 @@ def _scores(tokens: list[str], merges: list[str], types: list[int]) -> list[floa
         -float(rank.get(token, len(rank))) if kind == NORMAL and len(token) > 1 else 0.0
         for token, kind in zip(tokens, types, strict=True)
     ]
+
+
+def _prepends_space(data: Mapping[str, Any]) -> bool:
+    """Whether a text is given a space before its first word: by the normaliser (Llama 2), or by the pre-tokenizer (newer Mistral).
+
+    The latter gives none to a text that begins with a space; llama.cpp, like SentencePiece, does.
+    """
+    normalizer, pre = data.get("normalizer") or {}, data.get("pre_tokenizer") or {}
+    steps = normalizer.get("normalizers", [normalizer])
+    if any(step.get("type") == "Prepend" for step in steps):
+        return True
+    return pre.get("type") == "Metaspace" and pre.get("prepend_scheme", "always") != "never"
 
 
 def _special_ids(folder: Path, config: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, int]:
@@ -223,7 +165,7 @@ def vocab_from_gguf(fields: Mapping[str, Any], folder: Path, seq_len: int, where
     data = _sentence_piece(fields, tokens, types, ids, where) if kind == "llama" else _byte_level(fields, tokens, where)
     pre = "" if kind == "llama" else _pre_of(fields, where)
     # llama.cpp's own default when the file does not say (llama-vocab.cpp): SentencePiece and Llama 3 begin with BOS.
-    add_bos = bool(fields.get(f"{_PREFIX}add_bos_token", kind == "llama" or pre in _WHOLE_WORDS))
+    add_bos = bool(fields.get(f"{_PREFIX}add_bos_token", kind == "llama" or pre in WHOLE_WORDS))
     bos = tokens[ids["bos"]] if ids["bos"] is not None and add_bos else None
     plain = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
     data["post_processor"] = _begin_with(bos, ids["bos"]) if bos is not None else plain if kind == "gpt2" else None
@@ -269,13 +211,13 @@ def _byte_level(fields: Mapping[str, Any], tokens: list[str], where: str) -> dic
         [merge.split(" ", 1) for merge in _strings(fields, "merges", where)],
         pre_tokenizer={"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre]},
         decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        ignore_merges=pre in _WHOLE_WORDS,
+        ignore_merges=pre in WHOLE_WORDS,
     )
 
 
 def _pre_of(fields: Mapping[str, Any], where: str) -> str:
     name = str(fields.get(f"{_PREFIX}pre"))
-    name = _ALIASES.get(name, name)
+    name = ALIASES.get(name, name)
     if name not in PRE_TOKENIZERS:
         raise UserError(f"pre-tokenizer {name} is not known", where=where, fix=f"Known are {', '.join(PRE_TOKENIZERS)}")
     return name

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ FORMATS = {
 }
 _HF_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 # What vocabularies differ in: digits, apostrophes, runs of space, other scripts, text that looks like a control token.
-TEXTS = (PROMPT, "I'll pay 1234.5 €,\n\n  don't!\t\tOK", "日本語 ٣٤٥ émigré 🙂", "<|im_end|> </s> <s>", " ")
+TEXTS = (PROMPT, "I'll pay 1234.5 €,\n\n  don't!\t\tOK", "日本語 ٣٤٥ émigré 🙂", "<|im_end|> </s> <s>", "a  b ")
 # transformers holds a second copy in fp32; beyond this the check costs more memory than a machine that just fits the model has.
 _TRANSFORMERS_UP_TO_PARAMS = 2_000_000_000
 
@@ -190,6 +191,8 @@ def _gguf(source: Source, folder: Path, dtype: str | None) -> Written:
     config, notes = source.model.config, []
     if config.window is not None:
         notes.append(f"its sliding window is unknown to llama.cpp; the context is written as {config.window:,}")
+    if "NFC" in json.dumps(read_json(source.path / "tokenizer.json").get("normalizer")):
+        notes.append("its tokenizer composes characters first (NFC), llama.cpp does not: give it composed text")
     if again.config.vocab_size < config.vocab_size:
         notes.append(f"{config.vocab_size - again.config.vocab_size} embedding rows without a token are left out")
     return kind, checks, notes
