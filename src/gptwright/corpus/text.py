@@ -286,7 +286,8 @@ def repair(text: str) -> str | None:
     import ftfy
 
     # Windows' line ends and the like are not ftfy's to change here: encodings alone.
-    repaired = normalise(ftfy.fix_encoding(text))
+    # Nor is a lone "Â " taken for a space that was read wrongly: it is a letter before a space as often.
+    repaired = normalise(ftfy.fix_encoding(text, ftfy.TextFixerConfig(restore_byte_a0=False)))
     return repaired if repaired != text and repaired else None
 
 
