@@ -286,8 +286,10 @@ def repair(text: str) -> str | None:
     import ftfy
 
     # Windows' line ends and the like are not ftfy's to change here: encodings alone.
-    # Nor is a lone "Â " taken for a space that was read wrongly: it is a letter before a space as often.
-    repaired = normalise(ftfy.fix_encoding(text, ftfy.TextFixerConfig(restore_byte_a0=False)))
+    repaired = normalise(ftfy.fix_encoding(text))
+    # A lone "Â " may be a space that was read wrongly, and as well a letter before a space: alone it proves nothing.
+    if repaired.replace("\xa0", " ") == text.replace("Â ", " "):
+        return None
     return repaired if repaired != text and repaired else None
 
 
