@@ -18,7 +18,7 @@ from gptwright.corpus import signals, tables
 from gptwright.corpus.copies import Bools
 from gptwright.corpus.decide import Part
 from gptwright.corpus.dedup.edits import write_edits
-from gptwright.corpus.dedup.features import text_batches
+from gptwright.corpus.dedup.features import CUTTABLE, cuttable, text_batches
 from gptwright.corpus.dedup.found import Found
 from gptwright.corpus.edits import Edit
 from gptwright.corpus.look import by_row, final_texts
@@ -92,7 +92,7 @@ class Cutter:
         before, masks, cuts = looked["n_bytes"].to_numpy(), by_row(pq.read_table(old_edits)), by_row(repeated)
         final = dict(masks)
         wanted = kept if self._sets else None
-        for first, batch in text_batches(part.docs, ["text", "messages"], wanted):
+        for first, batch in text_batches(part.docs, ["text", *CUTTABLE], wanted):
             rows = range(first, first + batch.num_rows)
             own = {row: list(cuts.get(row, [])) for row in rows if row in cuts}
             for name in self._sets:
@@ -115,9 +115,9 @@ class Cutter:
 
 
 def _ruled(batch: pa.RecordBatch, rules: str, first: int, kept: Bools) -> dict[int, list[Edit]]:
-    """Lines of kept plain texts that a set of line rules removes, by row of the part."""
+    """Lines of kept texts that a set of line rules removes, by row of the part; no line of a program or conversation."""
     found: dict[int, list[Edit]] = {}
-    rows = np.flatnonzero(np.asarray(pc.is_null(batch["messages"])) & kept[first : first + batch.num_rows])
+    rows = np.flatnonzero(cuttable(batch) & kept[first : first + batch.num_rows])
     if not len(rows):
         return found
     spans = signals.removed_spans(batch["text"].take(pa.array(rows)), rules)

@@ -36,6 +36,9 @@ CODE = tuple(f"gptwright.corpus.dedup.{m}" for m in ("words", "kernels", "featur
 LINES = pa.schema([("hash", pa.uint64()), ("doc_row", pa.int32())])
 ANCHORS = pa.schema([("hash", pa.uint64()), ("doc_row", pa.int32()), ("start", pa.int64())])  # bytes into the text
 
+CUTTABLE = ("messages", "extractor")
+_PROGRAMS = pa.array(["gptwright.readers.code", "gptwright.readers.notebook"])
+
 
 @dataclass(frozen=True)
 class Features:
@@ -187,7 +190,7 @@ def write_features(docs: Path, out: Path, config: DedupConfig | None = None, *, 
         docs: parquet with ``norm_id``, ``text`` and ``messages``.
         out: Arrow file to write, beside it ``-lines`` and ``-anchors``.
         config: settings; ``settings_key(config)`` belongs into the name of ``out``.
-        editable: lines and spans may be taken out of plain texts; conversations are never edited.
+        editable: lines and spans may be taken out of the texts that ``cuttable`` names.
 
     Returns:
         ``out``.
@@ -201,9 +204,8 @@ def write_features(docs: Path, out: Path, config: DedupConfig | None = None, *, 
         atomic_write(out) as f1, atomic_write(anchors) as f2, atomic_write(lines) as f3,
         pa.ipc.new_file(f1, shape) as w1, pa.ipc.new_file(f2, ANCHORS) as w2, pa.ipc.new_file(f3, LINES) as w3,
     ):  # fmt: skip
-        for first, batch in text_batches(docs, ["norm_id", "content_id", "text", "messages"]):
-            plain = np.asarray(pc.is_null(batch["messages"])) & editable
-            found = features(batch["text"], config, plain)
+        for first, batch in text_batches(docs, ["norm_id", "content_id", "text", *CUTTABLE]):
+            found = features(batch["text"], config, cuttable(batch) & editable)
             keys = pa.FixedSizeListArray.from_arrays(pa.array(found.keys.reshape(-1)), config.bands)
             w1.write(
                 pa.record_batch(
@@ -225,6 +227,19 @@ def write_features(docs: Path, out: Path, config: DedupConfig | None = None, *, 
                 pa.record_batch([pa.array(found.lines), pa.array(found.line_rows + np.int32(first))], schema=LINES)
             )
     return out
+
+
+def cuttable(batch: pa.RecordBatch) -> Array:
+    """Documents that lines and spans may be taken out of, (documents,) bool: no conversation would make sense without a part of it,
+    and no program would run.
+
+    Args:
+        batch: with the columns CUTTABLE; texts that nothing says the reader of are taken for prose.
+    """
+    plain: Array = np.asarray(pc.is_null(batch["messages"]))
+    if "extractor" in batch.schema.names:
+        plain &= ~np.asarray(pc.is_in(batch["extractor"], _PROGRAMS))
+    return plain
 
 
 def text_batches(docs: Path, columns: list[str], wanted: Array | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
