@@ -9,6 +9,7 @@ from gptwright.core.control import ControlStore
 from gptwright.core.errors import Refused, UserError
 from gptwright.corpus.config import SourceConfig
 from gptwright.corpus.licences import review
+from gptwright.corpus.licences.decisions import UNCLEAR
 from gptwright.corpus.licences.policy import enforce, judge, parse_allow
 from gptwright.corpus.licences.sidecars import with_sidecars
 from gptwright.corpus.licences.table import LicenceRow, by_source, licence_table
@@ -106,7 +107,7 @@ def test_decide_then_it_holds_above_detection_and_the_last_word_counts(tmp_path:
     big = facts["big/a.txt"]
     assert (big.license_id, big.license_source, big.attribution) == ("CC-BY-SA-4.0", "user-asserted", "Bo")
     page = review.for_document(Facts(license_id="GPL-3.0-only", license_source="cc-link"), rows, "https://a.org/x")
-    assert (page.license_id, page.license_source, page.license_conf) == (review.UNCLEAR, "user-asserted", 1.0)
+    assert (page.license_id, page.license_source, page.license_conf) == (UNCLEAR, "user-asserted", 1.0)
     assert review.for_document(Facts(license_id="ISC"), rows, "https://b.org/").license_id == "ISC"
     store.close()
 
