@@ -174,7 +174,12 @@ class ReleaseSettings(Config):
 class RefreshSettings(Config):
     """How a model is kept up to date."""
 
-    replay: float = Field(0.25, ge=0, le=1, description="Share of old documents mixed into continued training.")
+    replay: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of old documents mixed into continued training. None: 0.05 to 0.25, by how much harder the new texts are.",
+    )
     max_time: Duration = Field(120.0, gt=0, description="Time for continued training. Seconds.")
     max_steps: Count | None = Field(
         None, gt=0, description="Optimizer steps of continued training, instead of the time. Steps."

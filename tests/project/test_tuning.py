@@ -1,0 +1,147 @@
+"""Fine-tuning in a project by every method, whole and with an adapter, and in a chain; what goes in is a user's file."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gptwright.core.files import read_json
+from gptwright.model.io import load_model
+from gptwright.project.project import Project
+from gptwright.project.settings import FinetuneSettings
+from gptwright.tokens.slots import recall_slots
+
+QUESTIONS = [
+    f"What happened to {name}?" for name in ("the cat", "a dog", "my aunt", "the baker", "the river", "a farmer")
+]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory, tiny: Any, gptwright: Any) -> Path:
+    root = tiny.make(tmp_path_factory.mktemp("tuning") / "tiny", notes=40, chats=10)
+    gptwright("run", "pretrain", "--project", str(root), "--json").ok()
+    return root
+
+
+@pytest.fixture
+def root(pretrained: Path, tmp_path: Path) -> Path:
+    target = tmp_path / "tiny"
+    shutil.copytree(pretrained, target)
+    pairs = [{"prompt": q, "chosen": "It was found at the market.", "rejected": "no no no"} for q in QUESTIONS]
+    (target / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    tasks = [{"prompt": q, "answer": "a"} for q in QUESTIONS]
+    (target / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tasks))
+    (target / "reward.py").write_text("def score(prompt, answer, row):\n    return answer.count(row['answer'])\n")
+    return target
+
+
+GRPO = ("data=tasks.jsonl", "reward=python", "reward_file=reward.py", "answer_tokens=8", "group_size=2")
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("sft", ("goldfish=4",)),
+        ("dpo", ("data=pairs.jsonl",)),
+        ("ipo", ("data=pairs.jsonl",)),
+        ("kto", ("data=pairs.jsonl",)),
+        ("grpo", GRPO),
+        ("distill", ("teacher=TEACHER",)),
+    ],
+)
+def test_finetune_when_by_any_method_then_makes_a_model_and_an_adapter_that_peft_opens(
+    method: str, settings: tuple[str, ...], adapter: str, root: Path, gptwright: Any
+) -> None:
+    base = next((root / "work" / "models").glob("tiny-pretrain-*"))
+    given = [f"finetune.{value.replace('TEACHER', base.relative_to(root).as_posix())}" for value in settings]
+    given += [f"finetune.adapter={adapter}", "finetune.rank=4"]
+    options = [part for value in given for part in ("--set", value)]
+    gptwright("finetune", "--method", method, "--project", str(root), "--json", *options).ok()
+    model = next((root / "work" / "models").glob("tiny-finetune-*"))
+    manifest = read_json(model / "manifest.json")
+    assert manifest["methods"] == [method]
+    before, after = load_model(base), load_model(model)
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    if adapter == "lora":
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        opened = PeftModel.from_pretrained(theirs, next(model.rglob("adapter_config.json")).parent).eval()
+        ids = torch.arange(20, 40)[None]
+        with torch.no_grad():
+            torch.testing.assert_close(opened(ids).logits, after.logits(after(ids)), rtol=1e-4, atol=1e-4)
+
+
+def test_finetune_when_a_chain_then_each_step_begins_where_the_last_one_ended(root: Path, gptwright: Any) -> None:
+    chain = """
+[[finetune.steps]]
+method = "sft"
+max_steps = 3
+batch_tokens = 256
+compile = "off"
+dtype = "float32"
+
+[[finetune.steps]]
+method = "dpo"
+data = "pairs.jsonl"
+adapter = "lora"
+base_dtype = "int8"
+max_steps = 3
+batch_tokens = 256
+compile = "off"
+dtype = "float32"
+
+[evaluate]"""
+    toml = root / "gptwright.toml"
+    toml.write_text(toml.read_text().replace("\n[evaluate]", chain))
+    gptwright("finetune", "--project", str(root), "--json").ok()
+    model = next((root / "work" / "models").glob("tiny-finetune-*"))
+    manifest = read_json(model / "manifest.json")
+    assert manifest["methods"] == ["sft", "dpo"]
+    runs = root / "work" / "runs"
+    first = next(runs.glob("*-step1"))
+    last = runs / first.name.removesuffix("-step1")
+    assert read_json(first / "config.json")["train"]["objective"] == "sft"
+    assert read_json(last / "config.json")["train"]["objective"] == "dpo"
+    assert recall_slots(first, root) is not None
+    # The base of the second step is whole again: an int8 one differs from it by up to half a step of each row.
+    loaded = load_model(model)
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+def test_settings_when_a_method_lacks_what_it_needs_then_says_so() -> None:
+    for values, says in (
+        ({"method": "dpo"}, "needs data"),
+        ({"method": "distill"}, "needs a teacher"),
+        ({"method": "grpo", "data": "t", "reward": "python"}, "needs reward_file"),
+        ({"base_dtype": "int8"}, "needs adapter"),
+        ({"method": "dpo", "data": "p", "objective": "sft"}, "means objective dpo"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            FinetuneSettings.model_validate(values)
+
+
+def test_distill_when_the_teacher_has_another_tokenizer_then_is_refused(
+    root: Path, tiny: Any, tmp_path: Path, gptwright: Any
+) -> None:
+    other = tiny.make(tmp_path / "other", notes=30, chats=0)
+    gptwright("run", "tokenizer", "--project", str(other), "--json", "--set", "tokenizer.vocab_size=290").ok()
+    base = next((root / "work" / "models").glob("tiny-pretrain-*"))
+    strange = root / "strange"
+    shutil.copytree(base, strange)
+    shutil.copy(other / "work" / "tokenizer" / "tokenizer.json", strange / "tokenizer.json")
+    done = gptwright("finetune", "--method", "distill", "--project", str(root), "--set", "finetune.teacher=strange")
+    assert done.code == 2
+    assert "another tokenizer" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_project_when_pretraining_settings_are_resolved_then_canaries_do_not_reach_the_loop(root: Path) -> None:
+    from gptwright.project.training import train_config
+
+    assert "canaries" not in train_config(Project.open(root).settings.pretrain).model_dump()
