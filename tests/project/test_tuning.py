@@ -145,3 +145,18 @@ def test_project_when_pretraining_settings_are_resolved_then_canaries_do_not_rea
     from gptwright.project.training import train_config
 
     assert "canaries" not in train_config(Project.open(root).settings.pretrain).model_dump()
+
+
+def test_canaries_when_asked_for_then_are_in_the_shards_and_in_the_ledger(
+    tiny: Any, tmp_path: Path, gptwright: Any
+) -> None:
+    from gptwright.tokens.shards import TokenDataset
+
+    root = tiny.make(tmp_path / "tiny", notes=30, chats=0)
+    gptwright("run", "tokens", "--project", str(root), "--json", "--set", "pretrain.canaries=8").ok()
+    with Project.open(root).ledger() as ledger:
+        event = ledger.events(ledger.runs("tokens")[-1].id, "canaries")[-1]
+    dataset = TokenDataset.open(next(path for path in (root / "work" / "tokens").iterdir() if path.is_dir()))
+    planted = event.data["planted"]
+    assert [len(dataset.find(canary["uid"])) for canary in planted] == [canary["repeats"] for canary in planted]
+    assert sorted({canary["repeats"] for canary in planted}) == [1, 4]

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 STAGE_NAMES = ("corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluate", "release")
 # Settings of training that decide nothing about the result.
-_INERT = {"device", "threads", "log_every", "checkpoint_every", "eval_every", "compile", "micro_tokens"}
+_INERT = {
+    "device", "threads", "log_every", "checkpoint_every", "checkpoint_async", "keep_last", "keep_best", "eval_every", "compile",
+    "micro_tokens", "canaries",
+}  # fmt: skip
 _READ_ONLY = tuple(
     f"gptwright.corpus.{name}"
     for name in (
@@ -39,12 +42,20 @@ CORPUS_LIBRARIES = (
 )  # fmt: skip
 _TRAIN_CODE = (
     "gptwright.model.transformer",
+    "gptwright.train.documents",
     "gptwright.train.loop",
+    "gptwright.train.objectives",
     "gptwright.train.optim",
     "gptwright.train.schedule",
     "gptwright.train.stepper",
     "gptwright.train.workers",
     "gptwright.model.kernels",
+)
+
+_CANARY_SEED = 0
+_TUNE_CODE = (
+    *(f"gptwright.tokens.{name}" for name in ("answers", "goldfish", "preferences", "sft")),
+    *(f"gptwright.train.{name}" for name in ("distill", "grpo", "int8", "logprobs", "preferences")),
 )
 
 
@@ -69,9 +80,10 @@ def stages_of(project: "Project") -> list[Stage]:
         Stage(
             "tokens",
             ("corpus", "tokenizer"),
-            ("corpus.mix",),
+            ("corpus.mix", "pretrain.canaries"),
             code=(
                 "gptwright.corpus.mix",
+                "gptwright.tokens.canaries",
                 "gptwright.tokens.chat",
                 "gptwright.tokens.shards",
                 "gptwright.tokens.tokenizer",
@@ -83,7 +95,11 @@ def stages_of(project: "Project") -> list[Stage]:
             "pretrain",
             ("tokens", "tokenizer", "corpus"),
             (*keys("pretrain"), *keys("model")),
-            (*_TRAIN_CODE, "gptwright.tokens.plan", "gptwright.tokens.permute", "gptwright.model.presets"),
+            (
+                *_TRAIN_CODE,
+                *(f"gptwright.tokens.{name}" for name in ("goldfish", "permute", "plan")),
+                "gptwright.model.presets",
+            ),
             ("torch",),
         ),
     ]
@@ -92,9 +108,9 @@ def stages_of(project: "Project") -> list[Stage]:
         "finetune",
         ("corpus", "pretrain") if own else () if data else ("corpus",),
         keys("finetune") if own else (*keys("finetune"), "model.seq_len"),
-        (*_TRAIN_CODE, "gptwright.tokens.sft", "gptwright.model.lora"),
+        (*_TRAIN_CODE, *_TUNE_CODE, "gptwright.model.lora"),
         ("torch",),
-        outside=lambda: _base_fingerprint(project) | ({"[finetune] data": _stat(project.root / data)} if data else {}),
+        outside=lambda: _base_fingerprint(project) | _tuning_files(project),
     )
     rest = [
         Stage(
@@ -152,6 +168,19 @@ def _stat(path: Path) -> str:
         return "missing"
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return ";".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+
+
+def _tuning_files(project: "Project") -> dict[str, str]:
+    """The user's files that the steps of fine-tuning read."""
+    found: dict[str, str] = {}
+    for number, step in enumerate(project.settings.finetune.chain()):
+        for name in ("data", "reward_file", "teacher"):
+            value = getattr(step, name)
+            if value is not None:
+                place = project.root / value
+                known = _stat(place) if place.exists() or name != "teacher" else value
+                found[f"[finetune] {name}" + (f" of step {number + 1}" if number else "")] = known
+    return found
 
 
 def _base_fingerprint(project: "Project") -> dict[str, str]:
@@ -249,10 +278,15 @@ def tokenizer(job: "Job") -> StageResult:
     return StageResult("tokenizer", f"bpe-{made.hash[3:13]}", "work/tokenizer", made.hash, meta)
 
 
+def _documents_in(job: "Job") -> int:
+    return int(job.inputs["corpus"].meta.get("documents", 0))
+
+
 def tokens(job: "Job") -> StageResult:
     """Encode the training part into shards that know their documents."""
     from gptwright.corpus.mix import documents as mixed
     from gptwright.corpus.view import documents
+    from gptwright.tokens.canaries import make_canaries, plant
     from gptwright.tokens.shards import write_tokens
     from gptwright.tokens.tokenizer import Tokenizer
 
@@ -260,7 +294,11 @@ def tokens(job: "Job") -> StageResult:
     loaded = Tokenizer.load(work / "tokenizer")
     name = job.inputs["corpus"].hash[3:13]
     shown = mixed(work / "corpus", job.project.settings.corpus.mix, weights_of(job.project))
-    result = write_tokens(shown, loaded, work / "tokens" / name)
+    canaries = make_canaries(job.project.settings.pretrain.canaries, _CANARY_SEED)
+    result = write_tokens(plant(shown, canaries, _CANARY_SEED, _documents_in(job)), loaded, work / "tokens" / name)
+    if canaries:
+        job.ledger.add_event(job.run_id, "canaries", {"planted": [canary.record() for canary in canaries]})
+        say(f"tokens: {len(canaries)} canaries planted, {sum(canary.repeats for canary in canaries)} times in all")
     write_contents(work / "tokens" / name, documents(work / "corpus"))
     meta = {"tokens": result.tokens, "documents": result.documents, "bytes": result.bytes}
     return StageResult("tokens", f"tokens-{result.hash[3:13]}", f"work/tokens/{name}", result.hash, meta)
