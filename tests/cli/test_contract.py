@@ -301,6 +301,10 @@ def test_reader_when_it_leaves_early_then_no_complaint(project: Path, gptwright:
         assert process.wait() == 0
 
 
+def test_licenses_when_asked_without_more_then_they_are_listed(names: dict[str, str], gptwright: Any) -> None:
+    assert gptwright(*asked("data licenses", names)).ok().out == gptwright(*asked("data licenses list", names)).ok().out
+
+
 def test_licenses_when_one_is_not_allowed_then_it_refuses_with_names_and_amounts(
     names: dict[str, str], gptwright: Any
 ) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from gptwright.corpus import tables
 from gptwright.corpus.copies import METHODS, Bools, Copies
 from gptwright.corpus.decide import Decided, Part, decide, publish
 from gptwright.corpus.find import failed_by
 from gptwright.corpus.recipes import Recipe
-from gptwright.corpus.view import why
+from gptwright.corpus.why import _statements, why
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -167,3 +168,69 @@ def _part(folder: Path, name: str, docs: pa.Table, signals: pa.Table) -> Part:
     pq.write_table(docs, folder / f"{name}-docs.parquet")
     pq.write_table(signals, folder / f"{name}-signals.parquet")
     return Part(folder / f"{name}-docs.parquet", folder / f"{name}-signals.parquet", "own")
+
+
+@pytest.mark.parametrize(
+    ("short", "similarity", "held", "value", "limit", "words"),
+    [
+        (
+            False,
+            0.66,
+            0.97,
+            0.97,
+            0.95,
+            "similarity 0.66, 97% of it stand there (verified on the texts; a copy when 95%",
+        ),
+        (True, 0.93, 0.98, 0.93, 0.90, "a copy from similarity 0.90)"),
+        (False, 0.80, 0.80, 0.80, 0.80, "a copy from similarity 0.80)"),
+        (False, 19 / 51, 19 / 50, 19 / 20, 0.95, "and it holds 95% of that held-out text"),  # 50 pieces hold 19 of 20
+    ],
+)
+def test_evidence_when_a_near_copy_is_accepted_for_a_share_then_that_share_and_its_threshold_are_told(
+    project: "Project", short: bool, similarity: float, held: float, value: float, limit: float, words: str
+) -> None:
+    for i in range(2):
+        project.write(f"{i}.txt", project.prose(i))
+    project.build()
+
+    class Accepted(Planted):
+        def resolve(self, alive: Bools, heldout: Bools) -> Copies:
+            return replace(super().resolve(alive, heldout), short=np.full(len(alive), short))
+
+    decided_again(project, Recipe.load("small"), duplicates=Accepted({1: (0, similarity, held)}))
+    row = decisions(project)[1]
+    assert (row["rule"], row["value"], row["threshold"]) == (
+        "copy.near",
+        pytest.approx(value, abs=1e-6),
+        pytest.approx(limit, abs=1e-6),
+    )
+    assert words in told(project, "1.txt")
+
+
+def test_evidence_when_copies_are_found_in_texts_then_no_value_is_below_its_threshold(project: "Project") -> None:
+    long = project.prose(1, 400)
+    project.write("long.txt", long)
+    project.write("held.txt", long[: int(len(long) * 0.7)])
+    project.write("few.txt", "A lamp burns in the tower through all the long nights of winter, and nobody sees it.")
+    project.write(
+        "few2.txt", "A lamp burns in the tower through all the long nights of winter, and nobody sees it now."
+    )
+    project.build()
+    near = {round(float(str(row["threshold"])), 2): row for row in decisions(project) if row["rule"] == "copy.near"}
+    assert set(near) == {0.9, 0.95}
+    assert all(float(str(row["value"])) >= float(str(row["threshold"])) for row in near.values())
+
+
+def test_why_when_a_publisher_asked_not_to_train_then_place_and_words_are_told() -> None:
+    said = [
+        {
+            "bit": 64,
+            "text": "Content-Usage: train-ai=n",
+            "where": "header",
+            "url": "https://a.example/",
+            "at": "2024-05-01",
+        },
+        {"bit": 0, "text": "Content-Signal: ai-train=yes", "where": "header", "url": "https://a.example/", "at": None},
+    ]
+    assert _statements(json.dumps(said)) == ["Content-Usage: train-ai=n  (in header, https://a.example/, 2024-05-01)"]
+    assert _statements(None) == []

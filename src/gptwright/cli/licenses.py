@@ -23,7 +23,7 @@ def register(data: typer.Typer) -> None:
         ["gptwright data licenses review", "gptwright data licenses review notes --scope 'path:*' --license CC-BY-4.0"],
     )(review)
 
-    @licences.callback(invoke_without_command=True)
+    @licences.callback(invoke_without_command=True, no_args_is_help=False)
     def _default(
         context: typer.Context,
         project: Annotated[str | None, typer.Option("--project", metavar="DIR", help="Project folder.")] = None,

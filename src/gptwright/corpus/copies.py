@@ -32,7 +32,10 @@ class Copies:
         method: (rows,) uint8, an index into METHODS; None: told apart by the ids of the texts.
         jaccard: (rows,) float32 similarity of near copies; None when there are none.
         containment: (rows,) float32 share of the copy's shingles that the kept one has.
-        threshold: what near copies were accepted from.
+        threshold: similarity from which near copies are accepted.
+        short: (rows,) bool: near copies that are too short for it; None: none is.
+        short_threshold: similarity from which these are.
+        held_threshold: containment from which near copies are accepted whatever their similarity.
     """
 
     kept_of: Array
@@ -40,6 +43,9 @@ class Copies:
     jaccard: Array | None = None
     containment: Array | None = None
     threshold: float = 0.8
+    short: Bools | None = None
+    short_threshold: float = 0.9
+    held_threshold: float = 0.95
 
 
 class Duplicates(Protocol):

@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     LICENSE: "the licence is none of those the recipe allows",
     CONTAMINATED: "share of a paragraph that is an evaluation item's; a model trained on it could not be measured with that item",
     EXACT: "the same text stands elsewhere, up to case and layout, and is kept there",
-    NEAR: "share of five-word runs in common with a text that is kept, verified on the texts",
+    NEAR: "share of five-word runs (five characters in short texts) in common with a text that is kept, or held by it; verified",
 }  # fmt: skip
 
 
@@ -96,11 +96,24 @@ class Checks:
             jaccard[near] = copies.jaccard[here][near]
         if copies.containment is not None:
             containment[near] = copies.containment[here][near]
-        self.add(NEAR, ">=", near, jaccard, copies.threshold)
+        limit = np.full(self.rows, copies.threshold, np.float32)
+        if copies.short is not None:
+            limit[copies.short[here]] = copies.short_threshold
+        self.checks.append(Check(NEAR, ">=", near, *_accepted(jaccard, containment, limit, copies.held_threshold)))
         self.kept_uid = _scatter(ids["doc_uid"][kept_of[at]], at, self.rows)
         self.jaccard = pa.array(jaccard, pa.float32(), mask=~near | np.isnan(jaccard))
         self.containment = pa.array(containment, pa.float32(), mask=~near | np.isnan(containment))
         self.method = pa.array(METHODS).take(pa.array(method, mask=~copy))
+
+
+def _accepted(jaccard: Array, containment: Array, limit: Array, held: float) -> tuple[Array, Array]:
+    """What near copies were accepted for, and from where on: their similarity; else their share that the kept one holds; else,
+    where the kept one is measured on, its share that they hold."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        other = 1 / (1 / jaccard + 1 - 1 / containment)  # from |A∩B| / |A∪B| and |A∩B| / |A|
+    least = np.float32(held)
+    value = np.where(jaccard >= limit, jaccard, np.where(containment >= least, containment, other))
+    return value.astype(np.float32), np.where(jaccard >= limit, limit, least)
 
 
 def look_at(

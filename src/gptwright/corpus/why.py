@@ -1,6 +1,7 @@
 """Why a document is in the corpus or not, in words: every rule with what was measured, copies by the name of the one that is kept."""
 
 import fnmatch
+import json
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from gptwright.core.files import read_json
 from gptwright.core.ledger import Ledger
 from gptwright.corpus.decide import STATE
-from gptwright.corpus.evidence import CONTAMINATED, DESCRIPTIONS, EXACT, LICENSE, NEAR, PRIVACY
+from gptwright.corpus.evidence import CONSENT, CONTAMINATED, DESCRIPTIONS, EXACT, LICENSE, NEAR, PRIVACY
 from gptwright.corpus.find import find_document, find_documents
 from gptwright.corpus.reading import Found
 from gptwright.corpus.recipes import Recipe
@@ -97,12 +98,13 @@ def _failure(corpus_dir: Path, found: Found, failed: dict[str, Any]) -> str:
         if rule == EXACT:
             alike = "the same words as" if decision["method"] == "same words" else "the same text as"
             return f"{rule}: {alike} {name}"
-        held = f", {decision['containment']:.0%} of it stand there" if decision["containment"] is not None else ""
-        return f"{rule}: nearly the same text as {name}; similarity {decision['jaccard']:.2f}{held} (verified on the texts)"
+        return f"{rule}: nearly the same text as {name}; {_likeness(failed, decision)}"
     if rule == CONTAMINATED:
         items = decision["eval_items"] or []
         listed = ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
         return f"{rule}: holds text of the evaluation items {listed}; overlap {failed['value']:.0%}"
+    if rule == CONSENT:
+        return "\n    ".join([f"{rule}: {DESCRIPTIONS[rule]}", *_statements(found.row["consent"])])
     if rule == LICENSE:
         return f"{rule}: the licence {found.row['license_id'] or '(none known)'} is none of those the recipe allows"
     if rule == PRIVACY:
@@ -113,3 +115,21 @@ def _failure(corpus_dir: Path, found: Found, failed: dict[str, Any]) -> str:
     return f"{rule}: measured {failed['value']:.4g}, dropped when {failed['op']} {failed['threshold']:.4g}" + (
         f" ({description})" if description else ""
     )
+
+
+def _likeness(failed: dict[str, Any], decision: dict[str, Any]) -> str:
+    """How alike a near copy and the kept one are, and which of it was enough."""
+    similarity, held = decision["jaccard"], decision["containment"]
+    told = f"similarity {similarity:.2f}" + (f", {held:.0%} of it stand there" if held is not None else "")
+    enough = failed["threshold"]
+    if failed["value"] == similarity:
+        return f"{told} (verified on the texts; a copy from similarity {enough:.2f})"
+    if failed["value"] == held:
+        return f"{told} (verified on the texts; a copy when {enough:.0%} of it stand there)"
+    return f"{told}, and it holds {failed['value']:.0%} of that held-out text (verified on the texts; a copy from {enough:.0%})"
+
+
+def _statements(consent: str | None) -> list[str]:
+    """What a publisher said, where and when, a line for each refusal."""
+    said = [one for one in json.loads(consent or "[]") if one["bit"]]
+    return [f"{one['text']}  (in {one['where']}, {one.get('url') or 'no address'}, {one.get('at')})" for one in said]

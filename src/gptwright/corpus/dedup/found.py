@@ -89,9 +89,24 @@ def resolve(found: Found, alive: Bools, heldout: Bools, priority: Priority | Non
         for first in range(0, rows, CHUNK_RECORDS):
             method[first : first + CHUNK_RECORDS] = NEAR * (kept_of[first : first + CHUNK_RECORDS] >= 0)
         chooser.follow(keeper_of_group, kept_of, method, near, containment)
-        return Copies(kept_of, method, near, containment, found.config.jaccard)
+        limits = found.config.jaccard, _short(found, method), found.config.short_jaccard, found.config.containment
+        return Copies(kept_of, method, near, containment, *limits)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _short(found: Found, method: Array) -> Bools:
+    """(rows,) bool: near copies that were compared as short texts, by the number of their words as features count them."""
+    short = np.zeros(found.layout.rows, bool)
+    for number, part in enumerate(found.layout.parts):
+        first, last = int(found.layout.bounds[number]), int(found.layout.bounds[number + 1])
+        if (method[first:last] == NEAR).any():
+            for batch in part.batches():
+                words = np.asarray(batch["words"])
+                here = slice(first, first + len(words))
+                short[here] = (method[here] == NEAR) & (words < found.config.short_words)
+                first += len(words)
+    return short
 
 
 def _column(path: Path, rows: int, kind: str) -> Array:
