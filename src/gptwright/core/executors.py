@@ -115,6 +115,7 @@ class Ray:
         remote = self._ray.remote(num_cpus=1, max_retries=5)(_run)
         ahead = _AHEAD * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         waiting: deque[tuple[A, object]] = deque()
+        staging: Staging | None = None
 
         def next_result() -> B:
             job, reference = waiting.popleft()
@@ -122,15 +123,18 @@ class Ray:
                 result: B = self._ray.get(reference)
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from error
-            if self._staging is not None and isinstance(job, Movable):
-                self._staging.pull(job)
+            if staging is not None and isinstance(job, Movable):
+                staging.pull(job)
             return result
 
         try:
             for job in jobs:
                 if self._staging is not None and isinstance(job, Movable):
-                    self._staging.push(job)
-                waiting.append((job, remote.remote(task, job, self._staging)))
+                    if staging is None:
+                        staging = self._staging.of(job)
+                        staging.clear()  # what a killed run left
+                    staging.push(job)
+                waiting.append((job, remote.remote(task, job, staging, _name(job))))
                 if len(waiting) >= ahead:
                     yield next_result()
             while waiting:
@@ -139,10 +143,21 @@ class Ray:
             for _, reference in waiting:
                 with contextlib.suppress(Exception):  # cancelling what has finished already is no fault
                     self._ray.cancel(reference)
+            if staging is not None:
+                staging.clear()
 
 
-def _run(task: Callable[[A], B], job: A, staging: Staging | None) -> B:
+def _name(job: object) -> str | None:
+    return job.name if isinstance(job, Movable) else None
+
+
+def _run(task: Callable[[A], B], job: A, staging: Staging | None, name: str | None) -> B:
     """On a worker: do the task, in a scratch folder when files must be brought and taken away."""
+    if _name(job) != name:  # names hold the code's version
+        raise UserError(
+            "a node of the Ray cluster runs another version of gptwright, or of a library that decides results",
+            fix="Install the same versions on all nodes, and start the cluster anew",
+        )
     if staging is not None and isinstance(job, Movable):
         return staging.run(task, job)
     return task(job)

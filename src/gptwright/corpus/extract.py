@@ -65,6 +65,11 @@ class Job:
         None  # texts that were erased; no part of the name, for what holds one was deleted when it was erased
     )
 
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self.record.exists()
+
     def inputs(self) -> Sequence[str]:
         """Files that are read."""
         return [file.path for file in self.files]

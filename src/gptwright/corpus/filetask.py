@@ -36,7 +36,10 @@ class Input(NamedTuple):
 
     def at(self, path: str) -> "Input":
         """The same file, copied to another path."""
-        info = Path(path).stat()
+        try:
+            info = Path(path).stat()
+        except OSError:
+            return self._replace(path=path)  # reading it will say that it is gone
         return self._replace(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
 
 

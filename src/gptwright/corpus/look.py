@@ -62,6 +62,11 @@ class Job:
     def edits(self) -> Path:
         return Path(self.folder) / f"{self.name}-edits.parquet"
 
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self.signals.exists()
+
     def inputs(self) -> Sequence[str]:
         """Files that are read."""
         return [self.docs]

@@ -30,6 +30,11 @@ class Join:
     def path(self) -> Path:
         return Path(self.folder) / f"{self.name}.parquet"
 
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self.path.exists()
+
     def inputs(self) -> Sequence[str]:
         """Files that are read."""
         return [self.signals, self.scores]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gptwright.core.errors import Interrupted
 from gptwright.core.executors import Executor
@@ -12,6 +12,7 @@ from gptwright.core.files import read_json
 from gptwright.core.interrupt import stop_on_signals
 from gptwright.core.ledger import FileRow
 from gptwright.core.progress import progress
+from gptwright.core.staging import Movable
 from gptwright.corpus import extract, look
 from gptwright.corpus.blocks import Blocks
 from gptwright.corpus.config import CorpusConfig
@@ -20,7 +21,17 @@ from gptwright.corpus.dedup.features import settings_key, write_features
 from gptwright.corpus.result import pii_words
 from gptwright.corpus.sources.base import Listing
 
-J = TypeVar("J")
+
+class Task(Movable, Protocol):
+    """A job that knows its result."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        ...
+
+
+J = TypeVar("J", bound=Task)
 
 
 @dataclass(frozen=True)
@@ -46,11 +57,16 @@ class Features:
     def path(self) -> Path:
         return Path(self.folder) / f"{self.name}.arrow"
 
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self.path.exists()
+
     def inputs(self) -> Sequence[str]:
         """Files that are read."""
         return [self.docs]
 
-    def moved(self, folder: str, places: dict[str, str]) -> "Features":
+    def moved(self, folder: str, places: Mapping[str, str]) -> "Features":
         """The same job elsewhere."""
         return replace(self, folder=folder, docs=places[self.docs])
 
@@ -62,14 +78,16 @@ def make_features(job: Features) -> str:
 
 
 def run(label: str, task: Callable[[J], Any], jobs: Sequence[J], executor: Executor) -> None:
-    """Run tasks with a progress bar; Ctrl-C stops between two of them.
+    """Run the tasks that are not done yet, with a progress bar; Ctrl-C stops between two of them.
 
     Raises:
         Interrupted: stopped; what was done is kept, and the next build goes on.
     """
-    done = 0
+    todo = [job for job in jobs if not job.done]
+    done = len(jobs) - len(todo)
     with progress(label, total=len(jobs), unit="tasks") as bar, stop_on_signals() as stop:
-        for _ in executor.map(task, jobs):
+        bar.advance(done)
+        for _ in executor.map(task, todo):
             done += 1
             bar.advance()
             if stop and done < len(jobs):

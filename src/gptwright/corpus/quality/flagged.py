@@ -93,7 +93,7 @@ def load(places: tuple[str, ...]) -> WordLists:
         UserError: one is missing or not UTF-8, or no word is in them.
     """
     found: dict[str, set[str]] = {}
-    for path in [p for place in places for p in _files(Path(place))]:
+    for path in [p for place in places for p in files(Path(place))]:
         match = _CODE.fullmatch(path.stem)
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -118,7 +118,12 @@ def load(places: tuple[str, ...]) -> WordLists:
     return WordLists(languages, table, masks, int((counts == 0).sum()), b2_json([list(languages), pairs]))
 
 
-def _files(place: Path) -> list[Path]:
+def files(place: Path) -> list[Path]:
+    """The lists at a place: the file, or those of a folder.
+
+    Raises:
+        UserError: there is nothing.
+    """
     if place.is_dir():
         return sorted(
             p

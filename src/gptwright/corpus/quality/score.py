@@ -58,14 +58,22 @@ class Job:
     def path(self) -> Path:
         return Path(self.folder) / f"{self.name}.parquet"
 
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self.path.exists()
+
     def inputs(self) -> Sequence[str]:
         """Files that are read."""
-        files = [str(Path(folder) / name) for _, folder, _ in self.models for name in ("model.json", "weights.npz")]
-        return (self.docs, *files)
+        files = [f"{folder}/{name}" for _, folder, _ in self.models for name in ("model.json", "weights.npz")]
+        lists = [str(path) for place in self.lists for path in flagged.files(Path(place))]
+        return (self.docs, *files, *lists)
 
     def moved(self, folder: str, places: Mapping[str, str]) -> Self:
-        """The same job elsewhere. Classifiers and lists must be on a file system that all workers share."""
-        return replace(self, folder=folder, docs=places[self.docs])
+        """The same job elsewhere. The files of a classifier must stand beside each other there."""
+        models = tuple((name, str(Path(places[f"{at}/model.json"]).parent), hash_) for name, at, hash_ in self.models)
+        lists = tuple(places[str(path)] for place in self.lists for path in flagged.files(Path(place)))
+        return replace(self, folder=folder, docs=places[self.docs], models=models, lists=lists)
 
 
 def run(job: Job) -> str:
