@@ -1,7 +1,7 @@
 """What a person says about their texts: where they are, what may be done with them, how much is held out."""
 
 import re
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,10 @@ from gptwright.corpus.dedup.config import DedupConfig
 from gptwright.corpus.sources.options import ConsentOptions, CrawlOptions
 
 PiiAction = Literal["keep", "mask", "pseudonymize", "drop"]
+# What most people write, so that reading a configuration need not load all licences.
+_LICENCE = re.compile(
+    r"MIT|Apache-2\.0|BSD-[23]-Clause|CC0-1\.0|CC-BY(-NC)?(-SA|-ND)?-4\.0|[AL]?GPL-[23]\.[01]-(only|or-later)|LicenseRef-[A-Za-z0-9.-]+"
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -46,6 +50,35 @@ class SourceConfig(Config):
         CrawlOptions(), description="How pages are asked for, by https:, sitemap:, feed: and crawl:."
     )
     consent: ConsentOptions = Field(ConsentOptions(), description="What happens where a publisher asks not to train.")
+
+    @field_validator("pii", mode="before")
+    @classmethod
+    def _pii(cls, pii: Any) -> Any:
+        if isinstance(pii, dict):  # only then, for it loads what finds personal data
+            from gptwright.core.errors import UserError
+            from gptwright.corpus.privacy.policy import Policy
+
+            try:
+                Policy.of(pii)
+            except UserError as error:
+                raise ValueError(str(error).rstrip(".")) from error
+        elif pii not in get_args(PiiAction):
+            raise ValueError(f"write one of {', '.join(get_args(PiiAction))}, or a table of these by kind")
+        return pii
+
+    @field_validator("license")
+    @classmethod
+    def _license(cls, license: str | None) -> str | None:
+        if license is not None and license.strip().lower() in ("", "unknown", "none"):
+            return None
+        if license is not None and not _LICENCE.fullmatch(license):
+            from gptwright.corpus.licences.names import normalise  # which takes its time
+
+            if normalise(license) is None:
+                raise ValueError(
+                    "no licence is known by this name; write an SPDX id such as CC-BY-4.0, or LicenseRef-NAME"
+                )
+        return license
 
 
 class MixConfig(Config):

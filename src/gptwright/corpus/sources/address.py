@@ -102,7 +102,10 @@ class GuardedBackend(httpcore.NetworkBackend):
         addresses = self._addresses(host.strip("[]"), port)
         for address in addresses:
             if not self._allowed(address):
-                raise Refused(f"{host} is {address}, an address of this machine or of a private network")
+                name = f"{host} is" if host.strip("[]") == address else f"{host} is {address},"
+                raise Refused(
+                    f"{name} an address of this machine or of a private network, which crawl.allow_private = true allows"
+                )
         failed: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
