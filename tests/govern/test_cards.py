@@ -216,3 +216,17 @@ def test_write_cards_when_a_stage_passed_the_model_through_then_it_is_the_same_m
     assert ("Descends from: " in text) == tuned
     assert text.count(f"{MODEL} (`b2:m`)") == tuned
     assert "training compute" not in text
+
+
+def test_dataset_card_when_opt_outs_were_overridden_then_source_reason_and_counts_stand_in_it(ledger, tmp_path):
+    data = dataset(ledger, "corpus-1", site=("CC0-1.0", 300), poems=("MIT", 100))
+    meta = data.meta
+    meta["sources"]["site"] |= {
+        "consent_override": "permission\nby letter of 3 May",
+        "about": {"opt_outs": {"noai": 2, "tdm": 1}},
+    }
+    data = ledger.add_artifact("dataset", stage="corpus", name="corpus-2", path="x", hash="b2:2", meta=meta)
+    ledger.add_artifact("model", stage="pretrain", name="m", path="x", hash="b2:m", parents=[data.id])
+    text = write_cards(tmp_path, ledger, tmp_path / "out", "private")[1].read_text(encoding="utf-8")
+    said = text.partition("## Opt-outs that were overridden")[2].partition("##")[0].strip()
+    assert said == "- site (opt-outs: noai 2, tdm 1): permission by letter of 3 May"

@@ -287,9 +287,23 @@ def _dataset_card(facts: _Facts) -> str:
         ("source", "holds personal data", "treatment"),
         [(s.name, s.contains_personal_data, s.pii) for s in facts.sources],
     )
+    if overridden := _overridden(facts):
+        lines += ["## Opt-outs that were overridden", "", *overridden, ""]
     if facts.review.warnings:
         lines += ["## Licences: to know", "", *[f"- {warning}" for warning in facts.review.warnings], ""]
     return _front(front) + "\n".join(lines)
+
+
+def _overridden(facts: _Facts) -> list[str]:
+    """Sources whose publishers' opt-outs were not followed, with the reason that was given and how many pages asked for what."""
+    found: dict[str, None] = {}
+    for dataset in (a for a in facts.ancestors if a.kind in _DATA_KINDS):
+        for name, source in dataset.meta.get("sources", {}).items():
+            if reason := source.get("consent_override"):
+                seen = (source.get("about") or {}).get("opt_outs") or {}
+                counted = ", ".join(f"{kind} {count:,}" for kind, count in seen.items())
+                found[f"- {name}{f' (opt-outs: {counted})' if counted else ''}: {_line(reason)}"] = None
+    return list(found)
 
 
 def _source_table(facts: _Facts) -> list[str]:

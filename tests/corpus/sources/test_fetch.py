@@ -57,7 +57,9 @@ def test_get_when_a_public_page_redirects_to_a_private_address_then_it_is_not_as
 ) -> None:
     outside, inside = servers("127.0.0.1"), servers("127.0.0.2")
     outside.replies["/"] = reply(status=302, headers={"Location": f"{inside.base}/secret"})
-    with pytest.raises(FetchError, match=r"127\.0\.0\.2 is an address of this machine or of a private network.*allow_private"):
+    with pytest.raises(
+        FetchError, match=r"127\.0\.0\.2 is an address of this machine or of a private network.*allow_private"
+    ):
         client(allowed=only("127.0.0.1")).get(f"{outside.base}/", redirects=10)
     assert outside.paths() == ["/"]
     assert inside.asked == []
@@ -208,7 +210,9 @@ def test_get_when_the_server_is_busy_then_it_waits_as_asked_and_asks_again(
     after = value or (now + timedelta(seconds=7)).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
     def busy(handler: Any) -> None:
-        handler.wfile.write(f"HTTP/1.1 503 Busy\r\nRetry-After: {after}\r\nContent-Length: 0\r\n\r\n".encode())
+        handler.wfile.write(
+            f"HTTP/1.1 503 Busy\r\nRetry-After: {after}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+        )
         server.replies["/"] = reply(b"at last")
 
     server.replies["/"] = reply(act=busy)
