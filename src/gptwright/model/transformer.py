@@ -174,9 +174,8 @@ class Transformer(nn.Module):
             Hidden states (B, T, D) in the weights' dtype.
         """
         kernels = self.kernels
-        plain = (
-            cache is None and positions_bt is None and ids_bt.shape[1] <= (self.config.window or self.config.seq_len)
-        )
+        window = self.config.window  # where it cuts, training's kernels do not fit: they see all that came before
+        plain = cache is None and positions_bt is None and (window is None or ids_bt.shape[1] <= window)
         if kernels is not None and plain and kernels.fits(self.embedding.weight):
             return self._train_forward(ids_bt, kernels)
         if positions_bt is None:
