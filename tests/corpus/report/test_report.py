@@ -84,7 +84,7 @@ def corpus(project: "Project") -> Path:
     project.write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
     project.write("x<img src=x onerror=alert(6)>.txt", EVIL + project.prose(8))
     project.write("empty.txt", "")
-    project.build(pii="keep", license="<iframe>", attribution="<object>")
+    project.build(pii="keep", license="LicenseRef-iframe", attribution="<object>")
     recipe = Recipe.load("small")
     rule = Rule("own.long", "n_chars", ">", 400, f"characters; {EVIL}")
     recipe = replace(recipe, name="<embed>", rules=(*recipe.rules, rule))

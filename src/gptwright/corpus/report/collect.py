@@ -100,6 +100,7 @@ class Facts:
     )  # copies dropped for one kept text -> how many such texts
     clusters: list[Cluster] = field(default_factory=list)
     items: Counter[str] = field(default_factory=Counter)  # evaluation item -> documents dropped
+    bytes_per_token: float = 4.0
 
     @property
     def kept(self) -> Row:

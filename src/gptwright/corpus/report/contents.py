@@ -4,7 +4,7 @@ from collections import Counter
 
 from gptwright.corpus.evidence import CONTAMINATED, EXACT, NEAR
 from gptwright.corpus.report.collect import Facts, Row, total
-from gptwright.corpus.report.markup import Markup, bar, count, esc, join, name, share, size, table
+from gptwright.corpus.report.markup import Markup, amount, bar, count, esc, join, name, share, size, table
 
 TOP = 20  # rows of a long table
 
@@ -63,19 +63,19 @@ def copies(facts: Facts) -> Markup:
     )
 
 
-def _amounts(caption: str, first: str, rows: list[Row], whole: int) -> Markup:
+def _amounts(caption: str, first: str, rows: list[Row], whole: int, per: float) -> Markup:
     shown: list[list[object]] = [
         [
             name(row.name),
             f"{row.documents:,}",
-            size(row.bytes),
+            amount(row.bytes, per),
             join([share(row.bytes, whole), bar(("k", row.bytes / max(whole, 1)))]),
         ]
         for row in rows[:TOP]
     ]
     if len(rows) > TOP:
         rest = Row(f"{len(rows) - TOP:,} more", sum(r.documents for r in rows[TOP:]), sum(r.bytes for r in rows[TOP:]))
-        shown.append([rest.name, f"{rest.documents:,}", size(rest.bytes), share(rest.bytes, whole)])
+        shown.append([rest.name, f"{rest.documents:,}", amount(rest.bytes, per), share(rest.bytes, whole)])
     return table(caption, [first, "documents", "text", "share"], shown, numeric=(1, 2))
 
 
@@ -87,11 +87,14 @@ def makeup(facts: Facts) -> Markup:
             "language",
             facts.languages,
             facts.kept.bytes,
+            facts.bytes_per_token,
         ),
-        _amounts("Licences", "licence", facts.licences, facts.kept.bytes),
+        _amounts("Licences", "licence", facts.licences, facts.kept.bytes, facts.bytes_per_token),
     ]
     if facts.hosts:
-        parts.append(_amounts("Sites of text from the web", "site", facts.hosts, facts.hosted.bytes))
+        parts.append(
+            _amounts("Sites of text from the web", "site", facts.hosts, facts.hosted.bytes, facts.bytes_per_token)
+        )
     return Markup(f'<p class="note">Of the text that is kept.</p><div class="pair">{join(parts)}</div>')
 
 

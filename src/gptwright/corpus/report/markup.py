@@ -50,6 +50,16 @@ def size(n_bytes: float) -> str:
     raise AssertionError
 
 
+def amount(n_bytes: float, bytes_per_token: float, sign: str = "") -> Markup:
+    """Text as bytes, and as about so many tokens."""
+    tokens = n_bytes / bytes_per_token
+    step = next(
+        ((unit, by) for unit, by in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)) if tokens >= by), ("", 1.0)
+    )
+    shown = f"{tokens / step[1]:.3g} {step[0]}".strip()
+    return Markup(f'{esc(sign + size(n_bytes))}<span class="sub">{esc(shown)} tokens</span>')
+
+
 def share(part: float, whole: float) -> str:
     """A percentage; little is not nothing."""
     value = part / whole if whole else 0.0

@@ -38,7 +38,7 @@ def write(
         mix: how the sources are mixed.
         weights: of the sources; None: as the corpus was built with.
         tokens: that training will see, for effective epochs; None: one pass.
-        bytes_per_token: of the tokenizer.
+        bytes_per_token: of the tokenizer; 4 is usual for English before there is one.
 
     Returns:
         The file. Same corpus, same bytes.
@@ -47,6 +47,7 @@ def write(
         UserError: the corpus is not built.
     """
     facts = collect(corpus_dir)
+    facts.bytes_per_token = bytes_per_token
     named = {name: float(row.get("weight", 1.0)) for name, row in facts.manifest["meta"]["sources"].items()}
     mixed = effective_epochs(corpus_dir, mix or MixConfig(), weights or named, tokens, bytes_per_token)
     path = out if out.suffix == ".html" else out / "index.html"

@@ -10,6 +10,7 @@ from gptwright.corpus.report.collect import Facts, rules_in_order, total
 from gptwright.corpus.report.markup import (
     SIGNS,
     Markup,
+    amount,
     bar,
     esc,
     histogram,
@@ -77,7 +78,8 @@ def funnel(facts: Facts) -> Markup:
     """Rule by rule: what goes, what is left."""
     read, read_bytes = total(facts, "read"), total(facts, "bytes_read")
     left, rows = read_bytes, []
-    rows.append(["read", "", f"{read:,}", size(read_bytes), "", bar(("r", 1.0))])
+    per = facts.bytes_per_token
+    rows.append(["read", "", f"{read:,}", amount(read_bytes, per), "", bar(("r", 1.0))])
     for rule in rules_in_order(facts):
         dropped, lost = total(facts, "dropped", rule), total(facts, "dropped_bytes", rule)
         left -= lost
@@ -86,7 +88,7 @@ def funnel(facts: Facts) -> Markup:
                 _described(facts, rule),
                 f"{total(facts, 'failed', rule):,}",
                 f"−{dropped:,}" if dropped else "0",
-                f"−{size(lost)}" if lost else "0",
+                amount(lost, per, "−") if lost else "0",
                 share(lost, read_bytes),
                 bar(("r", left / max(read_bytes, 1)), ("d", lost / max(read_bytes, 1))),
             ]
@@ -97,7 +99,7 @@ def funnel(facts: Facts) -> Markup:
             "kept",
             "",
             f"{kept.documents:,}",
-            size(kept.bytes),
+            amount(kept.bytes, per),
             share(kept.bytes, read_bytes),
             bar(("k", kept.bytes / max(read_bytes, 1))),
         ]
@@ -106,7 +108,8 @@ def funnel(facts: Facts) -> Markup:
         [
             Markup(
                 '<p class="note">Every rule is asked of every document: “fail” counts all that fail it, “dropped” those that no rule above it'
-                ' had dropped yet. <span class="key r"></span>still there <span class="key d"></span>dropped here</p>'
+                f' had dropped yet. A token counts as {per:.2f} bytes.'
+                ' <span class="key r"></span>still there <span class="key d"></span>dropped here</p>'
             ),
             table(
                 "Documents and text, rule by rule",
@@ -131,7 +134,7 @@ def sources(facts: Facts) -> Markup:
                 join([name(source), Markup(f'<span class="sub">{esc(kind)}</span>')]),
                 f"{of['read']:,}",
                 f"{of['kept']:,}",
-                size(of["bytes"]),
+                amount(of["bytes"], facts.bytes_per_token),
                 join([share(of["bytes"], of["bytes_read"]), bar(("k", of["bytes"] / max(of["bytes_read"], 1)))]),
                 size(of["heldout"]["bytes"]),
                 Markup(f'<span class="wide">{name(worst[0])} {esc(share(worst[1], of["bytes_read"]))}</span>')
