@@ -160,3 +160,6 @@ def test_canaries_when_asked_for_then_are_in_the_shards_and_in_the_ledger(
     planted = event.data["planted"]
     assert [len(dataset.find(canary["uid"])) for canary in planted] == [canary["repeats"] for canary in planted]
     assert sorted({canary["repeats"] for canary in planted}) == [1, 4]
+    places = sorted(index for canary in planted for index in dataset.find(canary["uid"]))
+    assert places != list(range(len(places)))
+    assert places[-1] > dataset.n_docs / 2  # among the documents, not before them

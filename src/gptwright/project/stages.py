@@ -279,7 +279,7 @@ def tokenizer(job: "Job") -> StageResult:
 
 
 def _documents_in(job: "Job") -> int:
-    return int(job.inputs["corpus"].meta.get("documents", 0))
+    return sum(int(row["train"]["documents"]) for row in job.inputs["corpus"].meta["sources"].values())
 
 
 def tokens(job: "Job") -> StageResult:
