@@ -67,7 +67,7 @@ def test_training_when_the_base_is_int8_then_learns_nearly_as_well_and_the_base_
         if not whole:
             quantize_base(model)
         before = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
-        config = TrainConfig(objective="sft", max_steps=40, dtype=dtype, threads=2, micro_tokens=16)
+        config = TrainConfig(objective="sft", max_steps=40, dtype=dtype, threads=1)
         train(model, TinyPlan(), config, run_dir=tmp_path / str(whole))
         losses.append([row["loss"] for row in read_metrics(tmp_path / str(whole) / "metrics.jsonl")])
         for name, p in model.named_parameters():

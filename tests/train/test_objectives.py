@@ -202,7 +202,7 @@ def test_grpo_when_against_the_clipped_ratio_with_autograd_then_gradients_agree(
         torch.testing.assert_close(stepper.optimizer.grads[name], p.grad, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["grpo", "best"])
+@pytest.mark.parametrize("kind", ["grpo", pytest.param("best", marks=pytest.mark.slow)])
 def test_grpo_when_even_tokens_are_rewarded_then_the_reward_rises(kind: str, tmp_path: Path) -> None:
     steps = {"grpo": 30, "best": 90}[kind]
     case = cases.build(kind, max_steps=steps, dtype="float32", lr_matrix=0.02, lr_embedding=0.02)

@@ -59,7 +59,9 @@ def layout_of(segments: np.ndarray[Any, Any]) -> Layout | None:
     if len(starts) == b:
         return None
     lengths = np.diff(np.append(starts, b * t))
-    sizes = np.minimum(t, np.maximum(_SHORTEST, 1 << np.ceil(np.log2(lengths)).astype(np.int64)))
+    # Measured: in short rows padding costs more than further calls, in long ones it is the other way round.
+    fine, coarse = -(-lengths // _SHORTEST) * _SHORTEST, 1 << np.ceil(np.log2(lengths)).astype(np.int64)
+    sizes = np.minimum(t, fine if t <= 4 * _SHORTEST else np.maximum(_SHORTEST, coarse))
     groups, back, before = [], np.empty(b * t, dtype=np.int64), 0
     for size in np.unique(sizes).tolist():
         mine = sizes == size
