@@ -93,6 +93,12 @@ def test_readme_commands_when_collected_then_there_are_many() -> None:
 @pytest.mark.parametrize(("page", "command"), all_commands())
 def test_documented_command_when_parsed_then_verb_options_and_values_exist(page: str, command: str) -> None:
     verb, options = parse(shlex.split(command))
+    if verb == "data what-if":  # there --set names rules
+        from gptwright.corpus.recipes import Recipe
+        from gptwright.project.curating import rule_changes
+
+        Recipe.load("small").changed(rule_changes(options["set"] or ["text.too_short=1"]))
+        return
     if verb == "run":
         assert set(options["stages"] or ()) <= set(STAGE_NAMES)
     if verb == "new":
@@ -132,6 +138,17 @@ def test_documented_python_when_compiled_then_it_is_python_and_its_modules_exist
     text = page.read_text(encoding="utf-8")
     for module in re.findall(r"python -m (gptwright[\w.]*\w)", text):
         assert importlib.util.find_spec(module), module
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if [*blocks(page, "ini")]], ids=name_of)
+def test_documented_recipes_when_loaded_then_their_rules_and_signals_exist(page: Path, tmp_path: Path) -> None:
+    from gptwright.corpus.recipes import Recipe
+    from gptwright.corpus.signals.schema import SCHEMA
+
+    for body in blocks(page, "ini"):
+        (tmp_path / "mine.toml").write_text(body, "utf-8")
+        recipe = Recipe.load("mine.toml", tmp_path)
+        assert {rule.signal for rule in recipe.rules if rule.id.startswith("own.")} <= set(SCHEMA.names)
 
 
 def test_documented_make_targets_when_looked_up_then_they_exist() -> None:
