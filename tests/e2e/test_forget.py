@@ -96,3 +96,30 @@ def test_forget_when_nothing_is_named_or_no_basis_given_then_it_refuses(project:
     ask = ("--project", str(project))
     assert gptwright("data", "forget", "path:no-such-file", "--basis", "x", *ask).code == 2
     assert gptwright("data", "forget", "source:mine", "--basis", " ", *ask).code == 2
+
+
+def test_forget_when_licences_were_reviewed_and_addresses_replaced_then_all_else_stays_as_a_build_makes_it(
+    tmp_path: Path, gptwright: Any
+) -> None:
+    (tmp_path / "data").mkdir()
+    for i in range(4):
+        (tmp_path / "data" / f"{i}.txt").write_text(
+            f"{PLANTED} Letter {i} went to anna{i}@example.org on a day in May."
+        )
+    (tmp_path / "data" / "gone.txt").write_text("A gardener told a long story about rain to the boy who sold apples.")
+    (tmp_path / "gptwright.toml").write_text(
+        '[corpus]\ndedup = { near = false }\n[corpus.sources.own]\nuri = "data"\npii = "pseudonymize"\n'
+        '[corpus.decontaminate]\nsuites = true\n[evaluate]\nsuites = ["own.jsonl"]\n'
+    )
+    asked = {"question": "What did Letter 3 say?", "answer": "Letter 3 went to a friend on a day in May"}
+    (tmp_path / "own.jsonl").write_text(json.dumps(asked))
+    ask = ("--project", str(tmp_path), "--json")
+    gptwright("data", "build", *ask).ok()
+    gptwright("data", "licenses", "review", "own", "--scope", "path:1.txt", "--license", "CC-BY-4.0", *ask).ok()
+    whole = gptwright("data", "build", *ask).ok().json
+    gptwright("data", "forget", "path:gone.txt", "--basis", "a test", *ask).ok()
+    told = gptwright("data", "build", *ask).ok().json
+    assert told["documents"] == whole["documents"] - 1
+    assert {row["license"] for row in told["sources"]["own"]["licences"]} == {None, "CC-BY-4.0"}
+    again = gptwright("data", "build", "--force", *ask).ok().json
+    assert (again["hash"], again["sources"]["own"]["pii"]) == (told["hash"], told["sources"]["own"]["pii"])

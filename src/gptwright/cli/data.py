@@ -82,8 +82,14 @@ def build(
         made = ledger.latest_of_stage("corpus")
         files = ledger.files()
     assert made is not None
+    meta, digest = made.meta, made.hash
+    if "erased_from" in meta:  # the row keeps what models were trained on
+        from gptwright.corpus.view import manifest
+
+        now = manifest(project.work / "corpus")
+        meta, digest = {**meta, **now["meta"]}, now["hash"]
     table = Table(["source", "files", "read", "kept", "MB", "train", "held out", "licence"])
-    for name, row in made.meta["sources"].items():
+    for name, row in meta["sources"].items():
         table.add(
             shorten(name, 24),
             sum(row["files"].values()),
@@ -95,7 +101,7 @@ def build(
             shorten(_licences(row), 24),
         )
     lines = [str(table)]
-    for name, row in made.meta["sources"].items():
+    for name, row in meta["sources"].items():
         lines += [f"{name}: {n:,} dropped by {rule}" for rule, n in row["dropped"].items()]
         lines += [f"{name}: {n:,} {kind} found ({row['pii_policy']})" for kind, n in row["pii"].items()]
     bad = [file for file in files if file.outcome != "ok"]
@@ -104,7 +110,7 @@ def build(
     ]
     if len(bad) > 20:
         lines.append(f"and {len(bad) - 20} more files without text")
-    data = {"hash": made.hash, **{k: v for k, v in made.meta.items() if k != "made_from"}}
+    data = {"hash": digest, **{k: v for k, v in meta.items() if k != "made_from"}}
     data["files"] = [vars(file) for file in bad]
     return Answer(data, "\n".join(lines))
 

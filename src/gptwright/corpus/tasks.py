@@ -90,8 +90,10 @@ def run(label: str, task: Callable[[J], Any], jobs: Sequence[J], executor: Execu
         for _ in executor.map(task, todo):
             done += 1
             bar.advance()
-            if stop and done < len(jobs):
-                raise Interrupted(f"stopped by {stop.reason} after {done} of {len(jobs)} tasks; run again to continue")
+            if stop:
+                break
+        if stop:  # also after the last task: there is more to do than this
+            raise Interrupted(f"stopped by {stop.reason} after {done} of {len(jobs)} tasks; run again to continue")
 
 
 def extract_jobs(

@@ -131,7 +131,7 @@ def _announce(project: "Project", selector: str, basis: str, victims: Sequence[V
 
 def _carry_out(project: "Project", ledger: Ledger, victims: Sequence[Victim]) -> list[str]:
     """Out of the raw stores, the corpus, the shards and the reports. Done twice it does the same."""
-    from gptwright.project.stages import stages_of
+    from gptwright.project.stages import corpus_inputs, stages_of
 
     corpus, work = project.work / "corpus", project.work
     uids = {victim.uid for victim in victims}
@@ -141,9 +141,7 @@ def _carry_out(project: "Project", ledger: Ledger, victims: Sequence[Victim]) ->
     for report in sorted((work / "reports").glob("data*.html")) if (work / "reports").is_dir() else []:
         report.unlink()
         lines.append(f"{report.relative_to(project.root).as_posix()}: deleted; it is drawn again by data report")
-    result = build_corpus(
-        project.settings.corpus, root=project.root, out=corpus, ledger=ledger, blocks=blocks_of(project)
-    )
+    result = build_corpus(project.settings.corpus, ledger=ledger, **corpus_inputs(project))
     if made is not None:
         stage = stages_of(project)[0]
         parts = key_parts(stage, project.config_values(), {})

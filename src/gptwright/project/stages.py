@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gptwright.core.errors import UserError
 from gptwright.core.files import write_json
@@ -205,10 +205,7 @@ def corpus(job: "Job") -> StageResult:
     """Gather the sources, clean, deduplicate, mask, split; then ask whether their licences fit the project's intent."""
     from gptwright.core.executors import executor
     from gptwright.corpus.build import build_corpus
-    from gptwright.corpus.licences.decisions import decisions
-    from gptwright.corpus.privacy.pseudonyms import load_or_make_key
     from gptwright.govern.policy import check, terms_of
-    from gptwright.project.erasing import blocks_of
 
     project = job.project
     settings = project.settings
@@ -220,14 +217,9 @@ def corpus(job: "Job") -> StageResult:
         )
     result = build_corpus(
         settings.corpus,
-        root=project.root,
-        out=project.work / "corpus",
         ledger=job.ledger,
         executor=executor("ray", storage=settings.corpus.storage) if project.executor == "ray" else None,
-        blocks=blocks_of(project),
-        key=load_or_make_key(project.state) if _pseudonymizes(project) else None,
-        suites=[suite for suite in settings.evaluate.suites if (project.root / suite).is_file()],
-        reviews=decisions(project.control) if project.has_control else (),
+        **corpus_inputs(project),
     )
     terms = terms_of(result.meta["sources"])
     for warning in check(terms.rows, settings.project.intent, terms.sizes).warnings:
@@ -237,6 +229,23 @@ def corpus(job: "Job") -> StageResult:
     return StageResult(
         "dataset", f"corpus-{result.hash[3:13]}", "work/corpus", result.hash, {**result.meta, "source_bytes": sizes}
     )
+
+
+def corpus_inputs(project: "Project") -> dict[str, Any]:
+    """What decides a corpus beside its configuration, for ``build_corpus``; whoever builds it gives all of it, or texts would differ."""
+    from gptwright.corpus.licences.decisions import decisions
+    from gptwright.corpus.privacy.pseudonyms import load_or_make_key
+    from gptwright.project.erasing import blocks_of
+
+    suites = [suite for suite in project.settings.evaluate.suites if (project.root / suite).is_file()]
+    return {
+        "root": project.root,
+        "out": project.work / "corpus",
+        "blocks": blocks_of(project),
+        "key": load_or_make_key(project.state) if _pseudonymizes(project) else None,
+        "suites": suites,
+        "reviews": decisions(project.control) if project.has_control else (),
+    }
 
 
 def _pseudonymizes(project: "Project") -> bool:
