@@ -154,7 +154,7 @@ REFUSED = [
     "import nothing.gguf",
     "import package:nothing-of-that-name",
     "export nothing {out}/x",
-    "export production {out}/x --to onnx",
+    "export production {out}/x --to zip",
     "restore nothing.tar.gz",
     "pretrain --resume",
     "pretrain --depth many",

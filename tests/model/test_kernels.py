@@ -191,14 +191,14 @@ def test_native_when_the_cached_library_is_damaged_then_is_built_once_more(
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX modes")
 def test_cache_when_others_could_write_to_it_then_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPTWRIGHT_CACHE", str(tmp_path / "new"))
-    assert module._cache() == tmp_path / "new"
+    assert module.cache_dir() == tmp_path / "new"
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     for mode, trusted in ((0o755, True), (0o775, False), (0o777, False)):
         (tmp_path / "new").chmod(mode)
-        assert (module._cache() is not None) == trusted
+        assert (module.cache_dir() is not None) == trusted
     (tmp_path / "new").chmod(0o700)
     monkeypatch.setattr(os, "getuid", lambda: (tmp_path / "new").stat().st_uid + 1)
-    assert module._cache() is None
+    assert module.cache_dir() is None
 
 
 @needs_compiler

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptwright.core.files import cache_dir
 from gptwright.core.hashing import b2
 from gptwright.core.progress import say
 
@@ -103,7 +104,7 @@ def _load() -> Native:
     key = _key(command)
     with ExitStack() as stack:
         # Without a folder that nobody else can write to, one for this process: a loaded library does not need its file.
-        folder = _cache() or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gptwright-")))
+        folder = cache_dir() or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gptwright-")))
         library = folder / f"kernels-{key}.so"
         if _private(library):
             try:
@@ -137,17 +138,6 @@ def _build(command: str, library: Path) -> None:
         raise OSError(f"{command} refuses kernels.cpp")
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _cache() -> Path | None:
-    """The folder of compiled libraries, or None when it cannot be made or others could put code into it."""
-    given, base = os.environ.get("GPTWRIGHT_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = Path(given) if given else (Path(base) if base else Path.home() / ".cache") / "gptwright"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: no home
-        return None
-    return folder if _private(folder) and os.access(folder, os.W_OK) else None
 
 
 def _private(path: Path) -> bool:
