@@ -1,6 +1,7 @@
 """Selectors of documents: ids, places, pages, licences, passages and addresses."""
 
 import json
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from gptwright.core.errors import UserError
 from gptwright.corpus import tables
+from gptwright.corpus import text as t
 from gptwright.corpus.find import _matches_path, find_documents, iter_documents, selector_of
-from gptwright.corpus.view import at_rows, licenses
+from gptwright.corpus.view import at_rows, licenses, manifest
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -109,3 +111,29 @@ def test_selector_when_prefix_is_known_or_not_then_its_kind_is(text: str, kind: 
 def test_path_when_it_is_named_as_it_stands_then_it_matches(locator: str) -> None:
     assert _matches_path(locator, "own", locator)
     assert _matches_path(f"own/{locator}", "own", locator)
+
+
+def test_find_when_a_passage_crosses_parts_and_files_then_every_part_that_holds_a_piece_of_it_is_found(
+    project: "Project", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(t, "PART_CHARS", 400)
+    monkeypatch.setattr("gptwright.corpus.docwriter.OUTPUT_BYTES", 1500)  # documents go on in the next docs file
+    monkeypatch.setattr("gptwright.corpus.borders.BATCH", 2)
+    project.write("a.txt", "\n\n".join(project.prose(i, 30) for i in range(12)))
+    project.write("b.txt", "\n\n".join(project.prose(i, 30) for i in range(50, 60)))
+    project.build()
+    parts = {f.document.locator: f.row["text"] for f in find_documents(project.out, "path:a.txt", None)}
+    assert len(parts) > 5
+    assert manifest(project.out)["parts"] > 2
+    words = [(word, name) for name, text in parts.items() for word in text.split()]
+    chooser = random.Random(4)
+    for length in (2, 9, 40, 150):
+        for _ in range(8):
+            at = chooser.randrange(len(words) - length)
+            (tmp_path / "p.txt").write_text(" ".join(word for word, _ in words[at : at + length]).upper())
+            expected = sorted({name for _, name in words[at : at + length]})
+            assert sorted(places(project, f"text:{tmp_path / 'p.txt'}")) == expected
+    (tmp_path / "p.txt").write_text(
+        f"{words[-1][0]} {project.prose(50)[:9]}"
+    )  # the end of one text and the beginning of the next
+    assert places(project, f"text:{tmp_path / 'p.txt'}") == []

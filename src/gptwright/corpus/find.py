@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gptwright.core.errors import UserError
+from gptwright.corpus.borders import across_parts
 from gptwright.corpus.copies import Bools
 from gptwright.corpus.reading import BATCH, Found, at_rows, found_rows, manifest
 from gptwright.corpus.tables import part_path
@@ -56,12 +57,15 @@ def iter_documents(corpus_dir: Path, selector: str) -> Iterator[tuple[int, Found
     """Documents that a selector names, one after the other, with their rows over all parts. See find_documents."""
     kind, value = selector_of(selector)
     names, matches = _matcher(kind, value)
+    # One that crosses from a part of a document to the next stands in neither.
+    crossing = across_parts(corpus_dir, _passage(value)) if kind == "text" else np.zeros(0, np.int64)
     first = 0
     for number in range(manifest(corpus_dir)["parts"]):
         with pq.ParquetFile(part_path(corpus_dir, "docs", number)) as file:
             size = file.metadata.num_rows
             batches = [matches(batch) for batch in file.iter_batches(batch_size=BATCH * 4, columns=names)]
         chosen = np.concatenate([*batches, np.zeros(0, bool)])
+        chosen[crossing[(crossing >= first) & (crossing < first + size)] - first] = True
         yield from ((first + row, found) for row, found in found_rows(corpus_dir, number, chosen))
         first += size
 

@@ -29,6 +29,7 @@ _READ_ONLY = tuple(
         "whatif",
         "why",
         "find",
+        "borders",
         "reading",
         "select",
         "interop",
