@@ -34,7 +34,7 @@ from gptwright.corpus.copies import (
 from gptwright.corpus.evidence import Checks, decision_table, look_at
 from gptwright.corpus.heldout import BUCKETS, HELDOUT_BYTES, UNITS, Sizes, bucket, buckets, choose_share
 from gptwright.corpus.recipes import Recipe
-from gptwright.corpus.recipes.evaluate import columns
+from gptwright.corpus.recipes.evaluate import columns, no_signal
 
 __all__ = ["BUCKETS", "HELDOUT_BYTES", "Decided", "Part", "Tally", "bucket", "decide", "publish"]
 
@@ -210,6 +210,9 @@ def publish(decided: Decided, out: Path) -> None:
 def read_part(docs: Path, signals: Path, recipe: Recipe) -> tuple[pa.Table, pa.Table]:
     """The columns of a part that deciding needs: ids and licence, and the signals of the recipe as far as they are there."""
     there = pq.read_schema(signals).names
+    for rule in recipe.document_rules:
+        if rule.signal not in there:
+            raise no_signal(rule, there)
     wanted = {"n_bytes_edited", "edit_id", *columns(recipe), *(name for name in there if name.startswith("pii_"))}
     ids = pq.read_table(docs, columns=[*_IDS, "split_id", "license_id", "optout"])
     return ids, pq.read_table(signals, columns=[name for name in there if name in wanted])

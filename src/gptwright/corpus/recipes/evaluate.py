@@ -59,7 +59,7 @@ def evaluate(recipe: Recipe, signals: pa.Table) -> list[Outcome]:
     chat: Bools | None = None
     for rule in recipe.document_rules:
         if rule.signal not in signals.column_names:
-            raise unknown("signal", rule.signal, _numeric(signals.schema), f"rule {rule.id}")
+            raise no_signal(rule, _numeric(signals.schema))
         value = numbers(signals[rule.signal])
         looked = np.ones(rows, bool)
         if not (rule.chats and rule.plain):
@@ -126,6 +126,15 @@ def _numeric(schema: pa.Schema) -> list[str]:
         for f in schema
         if pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_boolean(f.type)
     ]
+
+
+def no_signal(rule: Rule, there: Iterable[str]) -> UserError:
+    """The error for a rule over something that was not measured."""
+    error = unknown("signal", rule.signal, there, f"rule {rule.id}")
+    if error.fix and error.fix.startswith("Did you mean"):
+        return error
+    fix = "Name one that is measured, or give it: [corpus.quality] models (trained by data label) or lists (flagged_words)"
+    return UserError(error.what, where=error.where, fix=fix)
 
 
 def licences_refused(recipe: Recipe, license_id: pa.ChunkedArray | pa.Array) -> Bools:
