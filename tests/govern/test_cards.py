@@ -230,3 +230,25 @@ def test_dataset_card_when_opt_outs_were_overridden_then_source_reason_and_count
     text = write_cards(tmp_path, ledger, tmp_path / "out", "private")[1].read_text(encoding="utf-8")
     said = text.partition("## Opt-outs that were overridden")[2].partition("##")[0].strip()
     assert said == "- site (opt-outs: noai 2, tdm 1): permission by letter of 3 May"
+
+
+def test_cards_when_fine_tuning_read_files_of_no_source_then_their_licence_is_not_known(ledger, tmp_path):
+    data = dataset(ledger, "corpus-1", letters=("MIT", 300))
+    config = {"finetune.data": "chats.jsonl", "finetune.steps": [{"data": "letters/pairs.jsonl"}, {"method": "sft"}]}
+    ledger.add_artifact(
+        "model",
+        stage="finetune",
+        name="m",
+        path="x",
+        hash="b2:m",
+        parents=[data.id],
+        meta={"made_from": {"config": config}},
+    )
+    model, card = (
+        p.read_text(encoding="utf-8") for p in write_cards(tmp_path, ledger, tmp_path / "out", "private")[:2]
+    )
+    assert "licence of the fine-tuning data chats.jsonl" in next(
+        line for line in model.splitlines() if "Not known" in line
+    )
+    assert "| `chats.jsonl` | not known |" in card
+    assert "| `letters/pairs.jsonl` | that of source letters |" in card

@@ -194,6 +194,7 @@ def _unknown(facts: _Facts) -> list[str]:
     lacking += [
         f"whether source {s.name} holds personal data" for s in facts.sources if s.contains_personal_data == UNKNOWN
     ]
+    lacking += [f"licence of the fine-tuning data {place}" for place, source in _tuning_data(facts) if source is None]
     if facts.applicability.not_recorded:
         lacking.append(f"training compute of {', '.join(facts.applicability.not_recorded)}")
     if facts.applicability.imported_base:
@@ -271,7 +272,7 @@ def _dataset_card(facts: _Facts) -> str:
         "task_categories": ["text-generation"],
     }
     name = facts.data.name if facts.data else "Training data"
-    unknown = [item for item in facts.unknown if "source" in item]
+    unknown = [item for item in facts.unknown if "source" in item or "fine-tuning data" in item]
     lines = [f"# {name}", "", *_unknown_lines(unknown)]
     if facts.data:
         lines += [f"Hash `{facts.data.hash}`.", ""]
@@ -287,11 +288,30 @@ def _dataset_card(facts: _Facts) -> str:
         ("source", "holds personal data", "treatment"),
         [(s.name, s.contains_personal_data, s.pii) for s in facts.sources],
     )
+    if tuned := _tuning_data(facts):
+        lines += ["## Fine-tuning data", ""]
+        lines += _table(
+            ("file or folder", "licence"),
+            [(f"`{place}`", f"that of source {source}" if source else "not known") for place, source in tuned],
+        )
     if overridden := _overridden(facts):
         lines += ["## Opt-outs that were overridden", "", *overridden, ""]
     if facts.review.warnings:
         lines += ["## Licences: to know", "", *[f"- {warning}" for warning in facts.review.warnings], ""]
     return _front(front) + "\n".join(lines)
+
+
+def _tuning_data(facts: _Facts) -> list[tuple[str, str | None]]:
+    """Files that fine-tuning read beside the corpus, each with the source that it lies in; what lies in none has no licence on record."""
+    found: dict[str, str | None] = {}
+    for model in (a for a in (*facts.ancestors, facts.model) if a.kind == "model" and not a.meta.get("passed_through")):
+        config = (model.meta.get("made_from") or {}).get("config", {})
+        steps = [step.get("data") for step in config.get("finetune.steps") or [] if isinstance(step, dict)]
+        for place in (config.get("finetune.data"), *steps):
+            if place:
+                inside = (s for s in facts.sources if s.kind == "folder" and Path(place).is_relative_to(s.uri))
+                found[str(place)] = next((source.name for source in inside), None)
+    return list(found.items())
 
 
 def _overridden(facts: _Facts) -> list[str]:
