@@ -128,6 +128,7 @@ REFUSED = [
     "config explain pretrain.max_tme",
     "data add nowhere",
     "data why nothing-like-it",
+    "data sample --dropped no.such_rule",
     "data add gopher:nothing",
     "data build --executor slurm",
     "data what-if",

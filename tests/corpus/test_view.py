@@ -12,6 +12,7 @@ from gptwright.core.errors import UserError
 from gptwright.corpus.edits import Edit, apply_edits, apply_to_messages
 from gptwright.corpus.tidy import tidy_edits
 from gptwright.corpus.view import documents, find_document, find_documents, licenses, sample, why
+from gptwright.corpus.why import rule_named
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -139,3 +140,15 @@ def test_tidy_when_asked_for_then_the_stored_text_stays_as_it_came(project: "Pro
     assert json.loads(found.row["messages"]) == messages
     assert found.document.messages is not None
     assert found.document.messages[1]["content"] == "I'm fine, ask [EMAIL]."
+
+
+def test_rule_named_when_the_implementation_is_left_out_then_the_one_of_the_recipe_is_meant(project: "Project") -> None:
+    project.write("a.txt", project.prose(1))
+    project.write("b.txt", "Only a few words of it.")
+    project.write("c.txt", project.prose(3, 200))
+    (project.root / "mine.toml").write_text('rules = ["gopher_quality.min_words@datatrove"]')
+    project.build(recipe="mine.toml")
+    assert rule_named(project.out, "gopher_quality.min_words", "x") == "gopher_quality.min_words@datatrove"
+    assert rule_named(project.out, "copy.near", "x") == "copy.near"
+    with pytest.raises(UserError, match=r"--dropped: unknown rule 'copy.nera'. Did you mean 'copy.near'"):
+        rule_named(project.out, "copy.nera", "--dropped")

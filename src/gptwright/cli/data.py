@@ -104,7 +104,8 @@ def build(
     for name, row in meta["sources"].items():
         lines += [f"{name}: {n:,} dropped by {rule}" for rule, n in row["dropped"].items()]
         lines += [f"{name}: {n:,} {kind} found ({row['pii_policy']})" for kind, n in row["pii"].items()]
-    bad = [file for file in files if file.outcome != "ok"]
+    # What could not be read first: among thousands of empty files it would not be seen.
+    bad = sorted((file for file in files if file.outcome != "ok"), key=lambda file: file.outcome, reverse=True)
     lines += [
         f"{file.source}/{file.locator}: {file.outcome}{f', {file.reason}' if file.reason else ''}" for file in bad[:20]
     ]
@@ -112,7 +113,7 @@ def build(
         lines.append(f"and {len(bad) - 20} more files without text")
     data = {"hash": digest, **{k: v for k, v in meta.items() if k != "made_from"}}
     data["files"] = [vars(file) for file in bad]
-    return Answer(data, "\n".join(lines))
+    return Answer(data, "\n".join(shorten(line, 100) for text in lines for line in text.splitlines()))
 
 
 def _licences(source: dict[str, object]) -> str:
@@ -140,8 +141,10 @@ def sample(
 ) -> Answer:
     """Look at documents, kept or dropped."""
     from gptwright.corpus.view import sample as draw
+    from gptwright.corpus.why import rule_named
 
-    found = draw(call.project().work / "corpus", n, rule=dropped, seed=seed)
+    corpus = call.project().work / "corpus"
+    found = draw(corpus, n, rule=rule_named(corpus, dropped, "--dropped") if dropped else None, seed=seed)
     rows = [
         {"id": f.document.uid, "source": f.document.source, "locator": f.document.locator, "text": f.document.text}
         for f in found

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gptwright.core.errors import UserError
 from gptwright.core.files import read_json
 from gptwright.core.ledger import Ledger
 from gptwright.corpus.decide import STATE
@@ -14,6 +15,7 @@ from gptwright.corpus.evidence import CONSENT, CONTAMINATED, DESCRIPTIONS, EXACT
 from gptwright.corpus.find import find_document, find_documents
 from gptwright.corpus.reading import Found
 from gptwright.corpus.recipes import Recipe
+from gptwright.corpus.recipes.rule import unknown
 
 _SPLITS = {"train": "for training", "heldout": "held out (never trained on, used to measure)"}
 
@@ -40,6 +42,21 @@ def why(corpus_dir: Path, ledger: Ledger, selector: str) -> list[str]:
 def describe(corpus_dir: Path, rule: str) -> str:
     """What a rule measures, in one line; empty when nobody said."""
     return DESCRIPTIONS.get(rule) or _descriptions(corpus_dir, _stamp(corpus_dir)).get(rule, "")
+
+
+def rule_named(corpus_dir: Path, name: str, where: str) -> str:
+    """The full name of a rule that documents may have failed; its implementation may be left out where that is clear.
+
+    Raises:
+        UserError: there is none, or there are two.
+    """
+    names = [*DESCRIPTIONS, *_descriptions(corpus_dir, _stamp(corpus_dir))]
+    found = [name] if name in names else [rule for rule in names if rule.partition("@")[0] == name]
+    if len(found) > 1:
+        raise UserError(f"{name!r} could be {' or '.join(found)}", where=where, fix="Name the implementation too")
+    if not found:
+        raise unknown("rule", name, names, where)
+    return found[0]
 
 
 def _stamp(corpus_dir: Path) -> int:

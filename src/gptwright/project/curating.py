@@ -127,8 +127,11 @@ def _train(project: "Project", task: str, found: Any, folder: Path) -> dict[str,
         }
     model = train(found.texts, found.labels, groups=found.groups, out=folder, task=task, measured_on=found.measured_on)
     place = folder.relative_to(project.root).as_posix()
-    use = f"To score documents by it: gptwright data build --set corpus.quality.models.{task}={place}"
-    return {**counts, "trained": True, "model": place, "hash": model.hash, "lines": [*model.report.lines(), use]}
+    use = [
+        "To score documents by it, write into gptwright.toml under [corpus.quality]:",
+        f'  models = {{ {task} = "{place}" }}',
+    ]
+    return {**counts, "trained": True, "model": place, "hash": model.hash, "lines": [*model.report.lines(), *use]}
 
 
 def export(project: "Project", out: Path, format: str, split: str | None) -> dict[str, Any]:
