@@ -111,11 +111,11 @@ def pretrain(
 
 def finetune(
     call: Call,
-    method: Annotated[str | None, typer.Option(help="sft or lora.")] = None,
+    method: Annotated[str | None, typer.Option(help="sft, lora, dpo, ipo, kto, grpo or distill.")] = None,
     base: Annotated[
         str | None, typer.Option(help="What to start from: pretrain, a model, a directory or a GGUF file.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Conversations: OpenAI, ShareGPT, Alpaca or CSV.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Conversations, pairs of answers, or tasks.")] = None,
     max_time: Annotated[str | None, typer.Option(help="Such as 5m.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train again although fresh.")] = False,

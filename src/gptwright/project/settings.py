@@ -37,7 +37,10 @@ class TokenizerSettings(Config):
 class ModelSettings(Config):
     """The shape of the model. Left alone, the planner chooses it for the data, the time and this machine."""
 
-    preset: str = Field("modern", description="modern, gpt2, or a size of GPT-2 such as gpt2-124m.")
+    preset: str = Field(
+        "modern",
+        description="modern, gpt2, or a model by name, such as gpt2-medium, gpt3-1.3b, llama3.2-1b or qwen3-0.6b.",
+    )
     depth: int | None = Field(None, gt=0, description="Number of blocks; width follows. None: chosen by the planner.")
     params: Count | None = Field(None, gt=0, description="Parameters to aim at, instead of depth.")
     seq_len: Count = Field(512, ge=16, description="Longest context. Tokens.")
@@ -46,8 +49,8 @@ class ModelSettings(Config):
     def _one_size(self) -> Self:
         if self.depth is not None and self.params is not None:
             raise ValueError("give depth or params, not both")
-        if self.preset.startswith("gpt2-") and (self.depth is not None or self.params is not None):
-            raise ValueError(f"{self.preset} has its size already; leave depth and params out, or use preset gpt2")
+        if self.preset not in ("modern", "gpt2") and (self.depth is not None or self.params is not None):
+            raise ValueError(f"{self.preset} has its size already; leave depth and params out, or use modern or gpt2")
         return self
 
 
