@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import blake2b
 
 import numpy as np
@@ -9,10 +10,10 @@ import pyarrow as pa
 
 from gptwright.core.errors import UserError
 from gptwright.corpus.edits import turns
-from gptwright.corpus.privacy.find import DETECTORS, find_all
+from gptwright.corpus.privacy.find import DETECTORS, NUMBER, Detector, find_all
 from gptwright.corpus.privacy.policy import Policy
 from gptwright.corpus.privacy.pseudonyms import Pseudonyms
-from gptwright.corpus.privacy.regions import find_regions
+from gptwright.corpus.privacy.regions import MAY_BE_CARD, MAY_BE_IBAN, MAY_BE_PHONE, MAY_BE_V4, find_regions
 from gptwright.corpus.privacy.spans import KINDS, NAME_KINDS, Span, apart, placeholder
 
 EDITS = pa.schema(
@@ -24,9 +25,18 @@ EDITS = pa.schema(
         ("replacement", pa.string()),
     ]
 )
-_BY_BIT: dict[int, list[int]] = {}
-for _rank, _detector in enumerate(DETECTORS):
-    _BY_BIT.setdefault(_detector[0], []).append(_rank)
+# Kinds that a number's region says it has enough digits, capitals or full stops for; all others are looked for in any.
+_ASKS = {"IBAN": MAY_BE_IBAN, "CARD": MAY_BE_CARD, "IP": MAY_BE_V4, "PHONE": MAY_BE_PHONE}
+
+
+@cache
+def _detectors(bits: int) -> tuple[tuple[int, Detector], ...]:
+    """The detectors for a region, the surer ones first, each with its rank."""
+    found = []
+    for rank, (bit, kind, detect) in enumerate(DETECTORS):
+        if bits & bit and (bit != NUMBER or bits & _ASKS.get(kind, NUMBER)):
+            found.append((rank, detect))
+    return tuple(found)
 
 
 def scan(
@@ -130,8 +140,9 @@ def _documents(
 def _in_regions(text: str, starts: list[int], ends: list[int], bits: list[int]) -> list[Span]:
     found: list[tuple[int, Span]] = []
     for start, end, bit in zip(starts, ends, bits, strict=True):
-        for rank in _BY_BIT[bit]:
-            found += [(rank, span) for span in DETECTORS[rank][2](text, start, end)]
+        for rank, detect in _detectors(bit):
+            for span in detect(text, start, end):
+                found.append((rank, span))
     if len(found) < 2:
         return [span for _, span in found]
     found.sort(key=lambda item: (item[0], item[1].start))

@@ -14,6 +14,8 @@ from numba import njit
 from gptwright.corpus.privacy.find import ASSIGNED, AT, COLONS, HOUSE, NUMBER, PEM, TOKEN, URL
 from gptwright.corpus.privacy.street_words import street_words
 
+# Beside the class NUMBER: what the run has enough digits, capitals and full stops for.
+MAY_BE_IBAN, MAY_BE_CARD, MAY_BE_V4, MAY_BE_PHONE = (1 << n for n in range(8, 12))
 # What a byte is, as bits.
 _LETTER, _UPPER, _DIGIT, _RUN, _MAIL, _HEX, _EVENT, _ENDS_URL = (1 << n for n in range(8))
 
@@ -54,7 +56,8 @@ _NAMES = _packed((
 
 @dataclass(frozen=True)
 class Regions:
-    """Candidates in the order of their rows: characters ``start`` to ``end`` of a row's text, and the class (one bit of `find`)."""
+    """Candidates in the order of their rows: characters ``start`` to ``end`` of a row's text, and the class: one bit of `find`, for
+    numbers with bits of what they may be."""
 
     row: npt.NDArray[np.int64]
     start: npt.NDArray[np.int64]
@@ -112,9 +115,9 @@ def _scan(data, offsets, first, out, words):  # type: ignore[no-untyped-def]
             start, stop, bit = i, i + 1, 0
             if bits & _DIGIT:
                 if i >= run_end:
-                    start, run_end, good = _number_run(data, i, begin, end)
-                    if good:
-                        stop, bit = run_end, NUMBER
+                    start, run_end, bit = _number_run(data, i, begin, end)
+                    if bit:
+                        stop = run_end
                 if n < out.shape[0] and bit:
                     n, seen_byte, seen_char = _put(data, out, n, row, start, stop, bit, seen_byte, seen_char)
                 if i == begin or not _BYTES[data[i - 1]] & _DIGIT:
@@ -200,7 +203,7 @@ def _stretch(data, at, begin, end, bit):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _number_run(data, at, begin, end):  # type: ignore[no-untyped-def]
-    """The run of digits, capitals and separators around a digit, and whether a number of a person may be in it."""
+    """The run of digits, capitals and separators around a digit, and what numbers of a person may be in it, as bits; 0 for none."""
     start, stop = at, at
     digits = dots = capitals = 0
     while start > begin:
@@ -229,8 +232,15 @@ def _number_run(data, at, begin, end):  # type: ignore[no-untyped-def]
             stop += 3
         else:
             break
-    good = digits >= 7 or (digits >= 6 and capitals >= 3) or (digits >= 4 and (dots >= 3 or capitals >= 6))
-    return start, stop, good
+    what = 0
+    if digits >= 7 or (digits >= 6 and capitals >= 3) or (digits >= 4 and (dots >= 3 or capitals >= 6)):
+        what = NUMBER
+        # What the shapes ask for at the least: most runs need not be looked at for each of them.
+        what |= MAY_BE_IBAN * (capitals >= 2 and digits >= 4)
+        what |= MAY_BE_CARD * (digits >= 13)
+        what |= MAY_BE_V4 * (dots >= 3)
+        what |= MAY_BE_PHONE * (digits >= 7)
+    return start, stop, what
 
 
 @njit(cache=True, nogil=True)
