@@ -1,5 +1,7 @@
 """The seven stages: what each depends on, and what it does. Arithmetic is in the rooms; here they are joined."""
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +152,6 @@ def corpus_code() -> tuple[str, ...]:
 
 def corpus_outside(project: "Project") -> dict[str, str]:
     """What lies outside ``work/`` and decides what a corpus is: sources, the recipe's files, reviews of licences."""
-    from gptwright.corpus.licences.decisions import decisions
     from gptwright.corpus.recipes import Recipe
     from gptwright.corpus.sources.kinds import fingerprint_sources
 
@@ -159,9 +160,28 @@ def corpus_outside(project: "Project") -> dict[str, str]:
     found["recipe"] = Recipe.load(settings.recipe, project.root).hash
     for place in (*settings.quality.models.values(), *settings.quality.lists):
         found[f"quality {place}"] = _stat(project.root / place)
-    if project.has_control and (reviews := decisions(project.control)):
-        found["licence reviews"] = b2_json([list(vars(one).values()) for one in reviews])
+    if reviews := _reviews_print(project):
+        found["licence reviews"] = reviews
     return found
+
+
+def _reviews_print(project: "Project") -> str:
+    """Changes with a person's decisions about licences. Of a store in a file it is read without the machinery of databases, which takes
+    longer to load than ``status`` may take."""
+    if project.settings.serve.database_url:
+        from gptwright.corpus.licences.decisions import decisions
+
+        made = decisions(project.control)
+        return b2_json([list(vars(one).values()) for one in made]) if made else ""
+    path = project.state / "control.sqlite"
+    if not path.is_file():
+        return ""
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+        try:
+            rows = db.execute("SELECT source, scope, license_id, attribution FROM license_review ORDER BY id").fetchall()
+        except sqlite3.OperationalError:  # a store of before there were reviews
+            return ""
+    return b2_json([list(row) for row in rows]) if rows else ""
 
 
 def _stat(path: Path) -> str:
