@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gptwright.core.hashing import b2_file, b2_json
+from gptwright.core.hashing import b2, b2_file, b2_json
 from gptwright.core.stages import code_version
 from gptwright.corpus import signals, tables
 from gptwright.corpus.copies import Bools
@@ -67,15 +67,16 @@ class Cutter:
         for number, part in enumerate(self._parts):
             rows = pq.read_metadata(part.docs).num_rows
             extra = pq.read_table(repeated[number]) if repeated else tables.EDITS.empty_table()
-            self._cut_part(number, part, extra, kept[first : first + rows])
+            self._cut_part(number, part, extra, repeated[number] if repeated else None, kept[first : first + rows])
             first += rows
         return self.signals
 
-    def _cut_part(self, number: int, part: Part, repeated: pa.Table, kept: Bools) -> None:
+    def _cut_part(self, number: int, part: Part, repeated: pa.Table, source: Path | None, kept: Bools) -> None:
         if not repeated.num_rows and not (self._sets and kept.any()):
             return
         inputs = [code_version(_CODE), self.signals[number].name, self.edits[number].name, b2_file(self.edits[number])]
-        key = b2_json([*inputs, b2_json(repeated.to_pydict()), self._sets, b2_json(kept.tolist()) if self._sets else 0])
+        of_kept = b2(np.packbits(kept).tobytes()) if self._sets else 0
+        key = b2_json([*inputs, b2_file(source) if source else 0, self._sets, of_kept])
         name = "final-" + key.removeprefix("b2:")[:32]
         signals_path, edits_path = self._folder / f"{name}.parquet", self._folder / f"{name}-edits.parquet"
         self.names.add(name)
