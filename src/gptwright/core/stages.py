@@ -43,6 +43,7 @@ class Stage:
         code: modules whose source decides the result. Docstrings and comments do not count.
         libraries: distributions whose version decides the result.
         outside: fingerprint of what lies outside ``work/`` (source files), or None.
+        proof: file, relative to the project, that the stage writes last; without it its result is not there.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage:
     code: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     outside: Callable[[], Mapping[str, str]] | None = None
+    proof: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def judge(
             state, reasons = "missing", ("never made",)
         elif not (root / artifact.path).exists():
             state, reasons = "missing", (f"{artifact.path} is gone",)
+        elif stage.proof is not None and not (root / stage.proof).exists():
+            state, reasons = "missing", (f"{stage.proof} is gone",)
         elif upstream:
             state, reasons = "stale", tuple(f"{name} is not fresh" for name in upstream)
         elif artifact.key != key:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from gptwright.core.files import atomic_write, read_json
 from gptwright.corpus.blocks import Block, Blocks
+from gptwright.corpus.readers.rows import KEY_METADATA
 from gptwright.corpus.sources.raw import RawStore
 
 DERIVED = ("docs", "signals", "edits", "decisions", "index", "features", "report")
@@ -99,10 +100,10 @@ def purge_raw(raw: Path, victims: Collection[Victim], shared: Collection[tuple[s
         place = store.get(name)
         if place is None or place.file is None:
             continue
-        rows = {int(v.locator.rpartition("#row=")[2].partition("&")[0]) for v in own if "#row=" in v.locator}
-        if (source, locator) in shared and rows and _empty_rows(place.file, rows):
+        marks = {v.locator.partition("#")[2].partition("&part=")[0] for v in own}
+        if (source, locator) in shared and _empty_rows(place.file, marks):
             store.renew(name)
-            lines.append(f"{source}/{name}: {len(rows)} rows emptied")
+            lines.append(f"{source}/{name}: {len(marks)} rows emptied")
             continue
         store.erase(name)
         more = " (other texts that stood in the same file went with it)" if (source, locator) in shared else ""
@@ -110,21 +111,36 @@ def purge_raw(raw: Path, victims: Collection[Victim], shared: Collection[tuple[s
     return lines
 
 
-def _empty_rows(path: Path, rows: Collection[int]) -> bool:
-    """Empty rows (from 1) of a gathered table in place, their numbers kept; False when it is no table that is known."""
+def _empty_rows(path: Path, marks: Collection[str]) -> bool:
+    """Empty rows of a gathered table in place, their numbers and keys kept; False when it is no table that is known.
+
+    Args:
+        path: the table.
+        marks: of the rows, ``row=N`` (from 1) or ``key=K``, as locators have them.
+    """
     with open(path, "rb") as file:
         head = file.read(4)
-    if head == b"PAR1":
+    numbers = {int(mark.removeprefix("row=")) for mark in marks if mark.startswith("row=")}
+    keys = {mark.removeprefix("key=") for mark in marks if mark.startswith("key=")}
+    if head == b"PAR1" and (numbers or keys):
         table = pq.read_table(path)
-        mask = pa.array([number in rows for number in range(1, table.num_rows + 1)])
-        empty = {name: pc.if_else(mask, pa.scalar(None, table[name].type), table[name]) for name in table.column_names}
+        column = ((table.schema.metadata or {}).get(KEY_METADATA) or b"").decode()
+        named = table[column].to_pylist() if column else [None] * table.num_rows
+        gone = [n in numbers or str(key) in keys for n, key in enumerate(named, 1)]
+        if sum(gone) < len(marks):
+            return False
+        mask = pa.array(gone)
+        empty = {
+            name: table[name] if name == column else pc.if_else(mask, pa.scalar(None, table[name].type), table[name])
+            for name in table.column_names
+        }
         with atomic_write(path) as out:
             pq.write_table(pa.table(empty, schema=table.schema), out, compression="zstd")
         return True
-    if head[:1] == b"{":
+    if head[:1] == b"{" and numbers:
         with open(path, encoding="utf-8") as file, atomic_write(path, "w") as out:
             for number, line in enumerate(file, 1):
-                out.write(json.dumps({}) + "\n" if number in rows else line)
+                out.write(json.dumps({}) + "\n" if number in numbers else line)
         return True
     return False
 

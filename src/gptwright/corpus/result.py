@@ -109,7 +109,7 @@ def corpus_result(
 def tell(result: CorpusResult) -> None:
     """What a person should know of each source: its size, its licence, and files that gave nothing."""
     for name, source in result.meta["sources"].items():
-        licence = f"{source['license'] or 'licence unknown'} ({source['license_evidence']})"
+        licence = _licence_words(source)
         dropped = f", {sum(source['dropped'].values())} dropped" if source["dropped"] else ""
         say(f"corpus: {name}: {source['kept']} documents, {source['bytes'] / 1e6:.2f} MB{dropped}; {licence}")
         if others := {outcome: n for outcome, n in source["files"].items() if outcome != "ok"}:
@@ -119,6 +119,18 @@ def tell(result: CorpusResult) -> None:
             say(f"corpus: {name}: personal data found by rules: {found}; policy: {source['pii_policy']}")
     for note in result.meta["notes"]:
         say(f"corpus: {note}")
+
+
+def _licence_words(source: dict[str, Any]) -> str:
+    """The licence of a source's texts: of each by itself where they have their own."""
+    told = f"{source['license'] or 'licence unknown'} ({source['license_evidence']})"
+    own = {row["license"] for row in source.get("licences", [])}
+    if own <= {source["license"]}:
+        return told
+    known = sorted(one for one in own if one is not None)
+    more = f" and {len(known) - 3} more" if len(known) > 3 else ""
+    unknown = "; of some unknown" if None in own else ""
+    return f"licences of its documents: {', '.join(known[:3])}{more}{unknown}" if known else told
 
 
 def nothing(rows: Sequence[FileRow]) -> str:

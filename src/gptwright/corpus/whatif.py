@@ -100,14 +100,16 @@ class Change:
         """For a person."""
         told = []
         for rule in self.rules:
-            was, will = ("off" if t is None else f"{t:.4g}" for t in (rule.threshold_before, rule.threshold_after))
-            told.append(f"{rule.rule}: {rule.op} {was} becomes {rule.op} {will}")
+            was, will = (
+                "off" if t is None else f"{rule.op} {t:.4g}" for t in (rule.threshold_before, rule.threshold_after)
+            )
+            told.append(f"{rule.rule}: {was} becomes {will}")
         for name, source in self.sources.items():
             net = source.after.bytes - source.before.bytes
             told.append(
                 f"{name}: +{source.gained.documents:,} documents ({source.gained.bytes / 1e6:.2f} MB),"
                 f" -{source.lost.documents:,} ({source.lost.bytes / 1e6:.2f} MB);"
-                f" {source.after.documents:,} of {source.before.documents:,} kept before,"
+                f" {source.after.documents:,} kept instead of {source.before.documents:,},"
                 f" {net / max(source.before.bytes, 1):+.1%} of the text"
             )
         for one in self.boundary:

@@ -41,6 +41,7 @@ class RunReport:
 
 def run(project: "Project", targets: Sequence[str], *, dry_run: bool, force: bool) -> RunReport:
     """See ``Project.run``."""
+    from gptwright.corpus.sources.kinds import gather_sources
     from gptwright.project.stages import FUNCTIONS, stages_of
 
     stages = stages_of(project)
@@ -54,6 +55,9 @@ def run(project: "Project", targets: Sequence[str], *, dry_run: bool, force: boo
         return report
     with stage_lock(project.work, f"run {' '.join(targets) or 'all'}"):
         remove_leftovers(project.work)
+        if "corpus" in wanted:  # what a source holds decides what is stale, so it is fetched before that is asked
+            for name in gather_sources(project.settings.corpus, project.root, again=False):
+                say(f"corpus: {name} is gathered")
         with project.ledger(readonly=False) as ledger:
             for position, stage in enumerate(stages):
                 if stage.name not in wanted:

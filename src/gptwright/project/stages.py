@@ -77,6 +77,7 @@ def stages_of(project: "Project") -> list[Stage]:
         code=corpus_code(),
         libraries=CORPUS_LIBRARIES,
         outside=lambda: corpus_outside(project),
+        proof="work/corpus/corpus.json",
     )
     from_scratch = [
         Stage("tokenizer", ("corpus",), ("tokenizer",), ("gptwright.tokens.bpe",), ("tokenizers",)),
@@ -178,7 +179,9 @@ def _reviews_print(project: "Project") -> str:
         return ""
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
         try:
-            rows = db.execute("SELECT source, scope, license_id, attribution FROM license_review ORDER BY id").fetchall()
+            rows = db.execute(
+                "SELECT source, scope, license_id, attribution FROM license_review ORDER BY id"
+            ).fetchall()
         except sqlite3.OperationalError:  # a store of before there were reviews
             return ""
     return b2_json([list(row) for row in rows]) if rows else ""

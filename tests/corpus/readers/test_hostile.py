@@ -105,7 +105,7 @@ def test_text_when_500_mb_are_one_line_then_it_is_cut_into_parts_in_bounded_memo
     assert (done["outcome"], done["reason"]) == ("ok", None)
     assert done["documents"] > 7000
     assert seconds < 40
-    assert peak_mb < 700  # 410 when nothing has to be compiled first
+    assert peak_mb < 1000  # 410 when nothing has to be compiled first
 
 
 def test_jsonl_when_a_line_is_longer_than_allowed_then_the_others_are_read(

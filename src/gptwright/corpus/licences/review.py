@@ -60,7 +60,9 @@ def candidates(corpus_dir: Path, limit: int = 50, sure: float = SURE) -> list[Ca
         verdicts = pq.read_table(part_path(corpus_dir, "decisions", number), columns=["verdict"])["verdict"].to_pylist()
         for row, values in enumerate(zip(*rows.values(), strict=True)):
             source, locator, url, identity, how, confidence = values
-            if verdicts[row] != "keep" or (identity is not None and confidence >= sure):
+            if verdicts[row] != "keep" or (
+                identity is not None and confidence >= sure - 1e-6
+            ):  # stored in single precision
                 continue
             key = (source, _scope(locator, url), identity, how)
             if key not in groups and len(groups) >= MOST_GROUPS:

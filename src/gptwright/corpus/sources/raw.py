@@ -22,6 +22,7 @@ from gptwright.core.hashing import b2, b2_file
 from gptwright.corpus.licences import Licence
 from gptwright.corpus.sources.base import UNKNOWN, Facts, Listing, Request, SourceFile
 
+ERASED = "erased on demand"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS place (
   locator TEXT PRIMARY KEY, outcome TEXT NOT NULL, reason TEXT, file TEXT, identity TEXT, size INTEGER NOT NULL, kind TEXT,
@@ -259,9 +260,9 @@ class RawStore:
             return
         with self._open(write=True) as db:
             db.execute(
-                "UPDATE place SET outcome='skipped', reason='erased on demand', file=NULL, identity=NULL, size=0, facts='{}',"
-                " extra='{}' WHERE locator=?",
-                (locator,),
+                "UPDATE place SET outcome='skipped', reason=?, file=NULL, identity=NULL, size=0, facts='{}', extra='{}'"
+                " WHERE locator=?",
+                (ERASED, locator),
             )
             shared = db.execute("SELECT 1 FROM place WHERE file=?", (_name(place, self.folder),)).fetchone()
             digest = self._digest(db)
@@ -318,7 +319,7 @@ class RawStore:
                     place.locator, place.file, info.st_size, info.st_mtime_ns, place.facts, place.identity, place.kind
                 )
             )
-        if not found.files:
+        if not found.files and not any(row.reason == ERASED for row in found.set_aside):
             first = next((f": {row.locator}: {row.reason}" for row in found.set_aside), "")
             raise UserError(
                 f"nothing was gathered from it{first}", where=request.where, fix="Correct uri, or its options"
