@@ -122,8 +122,8 @@ def ours(jsonl: Path, root: Path, tokenizer: Path, *, everything: bool = True) -
         jsonl: the texts.
         root: an empty folder for the project.
         tokenizer: its folder.
-        everything: as a new project has it: near copies, lines and spans, personal data. False leaves out what the peer does not do:
-            boilerplate lines, repeated spans, personal data.
+        everything: as a new project has it. False leaves out boilerplate lines and repeated spans, and masks nothing; personal data are
+            counted all the same.
     """
     from gptwright.core.ledger import Ledger
     from gptwright.corpus.build import build_corpus
@@ -149,11 +149,18 @@ def ours(jsonl: Path, root: Path, tokenizer: Path, *, everything: bool = True) -
         result = build_corpus(config, root=root, out=out, ledger=ledger, workers=1)
     built = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     tokens = write_tokens(kept(out, "train"), Tokenizer.load(tokenizer), root / "work" / "tokens" / "all")
-    return {"documents": result.documents, "tokens": tokens.tokens, "hash": result.hash, "build_s": built}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return {
+        "documents": result.documents,
+        "tokens": tokens.tokens,
+        "hash": result.hash,
+        "build_s": built,
+        "peak_mb": peak,
+    }
 
 
-def measured(command: list[str]) -> tuple[dict[str, Any], float, int]:
-    """Run a command that prints one JSON object last; with it, CPU seconds of it and all its children, and its peak memory in bytes."""
+def measured(command: list[str]) -> tuple[dict[str, Any], float]:
+    """Run a command that prints one JSON object last; with it, CPU seconds of it and all its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         command,
@@ -164,4 +171,4 @@ def measured(command: list[str]) -> tuple[dict[str, Any], float, int]:
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return json.loads(done.stdout.splitlines()[-1]), cpu, after.ru_maxrss * 1024
+    return json.loads(done.stdout.splitlines()[-1]), cpu

@@ -115,7 +115,7 @@ def _side(side: str, jsonl: str, tokenizer: str) -> None:
         shutil.rmtree(folder)
 
 
-def _run(side: str, jsonl: Path, tokenizer: Path) -> tuple[dict[str, Any], float, int]:
+def _run(side: str, jsonl: Path, tokenizer: Path) -> tuple[dict[str, Any], float]:
     return common.measured([sys.executable, "-W", "ignore", __file__, "--side", side, str(jsonl), str(tokenizer)])
 
 
@@ -135,12 +135,12 @@ def main() -> None:
         sample = Path(scratch, "sample.jsonl")
         sample_size = common.head(texts, sample, int(peer_mb * 1e6))
         _run("ours", sample, tokenizer)  # compiles loops, which happens once on a machine
-        mine, cpu, peak = _run("ours", texts, tokenizer)
-        _, bare, _ = _run("bare", texts, tokenizer)
-        other, peer_cpu, _ = _run("theirs", sample, tokenizer)
+        mine, cpu = _run("ours", texts, tokenizer)
+        _, bare = _run("bare", texts, tokenizer)
+        other, peer_cpu = _run("theirs", sample, tokenizer)
         half = Path(scratch, "half.jsonl")
         half_size = common.head(texts, half, int(peer_mb * 5e5))
-        _, every_cpu, _ = _run("theirs-every", half, tokenizer)
+        _, every_cpu = _run("theirs-every", half, tokenizer)
         speed, peer_speed = size / 1e6 / cpu, sample_size / 1e6 / peer_cpu
         result: dict[str, Any] = {
             "name": "build_vs_datatrove",
@@ -151,7 +151,7 @@ def main() -> None:
             "ratio": speed / peer_speed,
             "bar": BAR,
             "ratio_every_filter": speed / (half_size / 1e6 / every_cpu),
-            "ratio_without_privacy_and_spans": size / 1e6 / bare / peer_speed,
+            "ratio_without_lines_and_spans": size / 1e6 / bare / peer_speed,
             "text_mb": size / 1e6,
             "peer_sample_mb": sample_size / 1e6,
             "cpu_s": cpu,
@@ -161,16 +161,16 @@ def main() -> None:
             "tokens": mine["tokens"],
             "peer_kept_of_sample": other["documents"],
             "peer_tokens_of_sample": other["tokens"],
-            "peak_mb": peak / 1e6,
+            "peak_mb": mine["peak_mb"],
             "machine": machine(),
         }
         if "--scale" in sys.argv:
             for times in SCALE:
                 part = Path(scratch, f"part-{times}.jsonl")
                 got = common.head(texts, part, int(size * times / SCALE[-1]))
-                _, spent, memory = _run("ours", part, tokenizer)
+                had, spent = _run("ours", part, tokenizer)
                 result[f"cpu_s_of_{got / 1e6:.1f}_mb"] = spent
-                result[f"peak_mb_of_{got / 1e6:.1f}_mb"] = memory / 1e6
+                result[f"peak_mb_of_{got / 1e6:.1f}_mb"] = had["peak_mb"]
     show(result)
 
 
