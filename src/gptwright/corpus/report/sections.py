@@ -108,7 +108,7 @@ def funnel(facts: Facts) -> Markup:
         [
             Markup(
                 '<p class="note">Every rule is asked of every document: “fail” counts all that fail it, “dropped” those that no rule above it'
-                f' had dropped yet. A token counts as {per:.2f} bytes.'
+                f" had dropped yet. A token counts as {per:.2f} bytes."
                 ' <span class="key r"></span>still there <span class="key d"></span>dropped here</p>'
             ),
             table(
