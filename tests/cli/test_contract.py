@@ -306,6 +306,13 @@ def test_licenses_when_asked_without_more_then_they_are_listed(names: dict[str, 
     assert gptwright(*asked("data licenses", names)).ok().out == gptwright(*asked("data licenses list", names)).ok().out
 
 
+def test_licenses_when_the_text_was_tokenized_then_tokens_are_counted(names: dict[str, str], gptwright: Any) -> None:
+    rows = gptwright(*asked("data licenses", names), "--json").ok().json["licenses"]
+    made = gptwright(*asked("data build", names), "--json").ok().json
+    assert sum(row["bytes"] for row in rows) == made["bytes"]
+    assert all(0 < row["tokens"] <= row["bytes"] for row in rows)
+
+
 def test_licenses_when_one_is_not_allowed_then_it_refuses_with_names_and_amounts(
     names: dict[str, str], gptwright: Any
 ) -> None:

@@ -52,7 +52,7 @@ def listing(
     ] = None,
     commercial: Annotated[bool, typer.Option("--commercial", help="Refuse what forbids commercial use.")] = False,
 ) -> Answer:
-    """Show licences and what they ask, by share of the text."""
+    """Show licences and what they ask, by share of the text and, when it was tokenized, by tokens."""
     from gptwright.corpus.licences.policy import parse_allow
     from gptwright.corpus.licences.table import licence_table
     from gptwright.govern.policy import check_licences, terms
@@ -62,20 +62,26 @@ def listing(
         raise UserError("the corpus is not built", fix="Run: gptwright data build")
     rows = licence_table(project.work / "corpus")
     total = sum(row.bytes for row in rows)
-    table = Table(["licence", "share", "MB", "documents", "source", "known from", "asks"])
+    with project.ledger() as ledger:
+        made = ledger.latest_of_stage("tokens")
+    size = (
+        made.meta["bytes"] / max(made.meta["tokens"], 1) if made is not None else None
+    )  # bytes of a token, over the whole
+    table = Table(["licence", "share", "MB" if size is None else "tokens", "documents", "source", "known from", "asks"])
     data = []
     for row in rows:
         asks = sorted(set.intersection(*(set(option) for option in terms(row.license).alternatives)))
         table.add(
             shorten(row.license or "not known", 24),
             f"{row.bytes / max(total, 1):.1%}",
-            round(row.bytes / 1e6, 2),
+            round(row.bytes / 1e6, 2) if size is None else f"{round(row.bytes / size):,}",
             row.documents,
             shorten(row.source, 16),
             shorten(", ".join(row.known_from), 16),
             shorten(", ".join(asks), 20),
         )
-        data.append({**asdict(row), "share": row.bytes / max(total, 1), "obligations": asks})
+        tokens = {} if size is None else {"tokens": round(row.bytes / size)}
+        data.append({**asdict(row), "share": row.bytes / max(total, 1), **tokens, "obligations": asks})
     if allow is not None or commercial:
         check_licences(rows, allow=parse_allow(allow) if allow is not None else None, commercial=commercial)
     return Answer({"licenses": data}, str(table))
