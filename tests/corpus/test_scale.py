@@ -133,7 +133,7 @@ def test_build_when_a_ray_worker_dies_in_the_middle_of_tasks_then_every_file_is_
     one = corpus.build(workers=1)
     for storage in (None, f"file://{tmp_path}/bucket"):
         runner = Ray(cluster, storage=storage)
-        with Killing(_ray_workers, every_s=0.4) as killed:
+        with Killing(_ray_workers, every_s=0.02) as killed:
             found = corpus.build(runner)
         assert found == one
         assert killed, "no worker was killed, which proves nothing"
