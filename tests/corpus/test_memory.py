@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.peak import PEAK
 
 if TYPE_CHECKING:
     from conftest import Project
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.skipif(os.name == "nt", reason="needs resource.getrusage")]
 LIMIT_MB = 2000
 # Arguments: project, bytes to which buffers of text are bounded (0: as they are). Prints the peak of the process in MB and the hash.
-SCRIPT = """
-import json, resource, sys
+SCRIPT = (
+    PEAK
+    + """
+import json, sys
 from pathlib import Path
 from gptwright.core.ledger import Ledger
 from gptwright.corpus import docwriter, extract
@@ -32,9 +35,9 @@ if bound:
 with Ledger.open(root / "work" / "ledger.sqlite") as ledger:
     config = CorpusConfig.model_validate({"sources": {"own": {"uri": "data"}}})
     result = build_corpus(config, root=root, out=root / "work" / "corpus", ledger=ledger, workers=1)
-unit = 1e6 if sys.platform == "darwin" else 1e3
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, result.documents]))
+print(json.dumps([peak_mb(), result.documents]))
 """
+)
 
 
 def build(root: Path, bound: int) -> tuple[float, int]:

@@ -250,7 +250,7 @@ def test_archive_when_it_has_many_empty_files_then_cost_grows_with_their_number(
 
     cost(100)
     small, large = cost(2_000), cost(20_000)
-    assert large < 15 * max(small, 0.05)
+    assert large < 40 * max(small, 0.1)  # ten times the files; a hundred times the cost would be quadratic
 
 
 @pytest.mark.slow
@@ -268,7 +268,7 @@ def test_files_when_many_are_empty_then_cost_grows_with_their_number(extracted: 
 
     cost(100)
     small, large = cost(1_000), cost(10_000)
-    assert large < 15 * max(small, 0.05)
+    assert large < 40 * max(small, 0.1)  # ten times the files; a hundred times the cost would be quadratic
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs /proc")

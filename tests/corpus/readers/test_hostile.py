@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
+from tests.peak import PEAK
 
 from gptwright.corpus import text as t
 from gptwright.corpus.readers import html, rows
@@ -75,8 +76,10 @@ def test_csv_when_a_field_is_huge_then_the_row_is_refused_and_memory_is_bounded(
     assert "longer than 1 M characters" in str(found.outcomes["a.csv"][1])
 
 
-_BIG = """
-import json, resource, sys, time
+_BIG = (
+    PEAK
+    + """
+import json, sys, time
 from pathlib import Path
 from gptwright.corpus import extract
 from gptwright.corpus.sources.base import SourceFile
@@ -86,8 +89,9 @@ info = path.stat()
 terms = {"license_id": None, "license_source": "none", "license_conf": 0.0, "attribution": None, "pii_policy": "keep"}
 file = extract.input_of(SourceFile(path.name, path, info.st_size, info.st_mtime_ns), "b2:x")
 record = json.loads(Path(extract.run(extract.Job(str(folder), "own", terms, (file,)))).read_text())
-print(json.dumps([record["files"][0], time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+print(json.dumps([record["files"][0], time.process_time(), peak_mb()]))
 """
+)
 
 
 @pytest.mark.slow

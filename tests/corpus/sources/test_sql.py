@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from tests.peak import PEAK
 
 from gptwright.core.errors import UserError
 from gptwright.core.ledger import Ledger
@@ -164,8 +165,8 @@ def test_gather_when_the_password_comes_from_the_environment_then_no_file_or_err
 @pytest.mark.slow
 def test_gather_when_the_table_is_large_then_memory_stays_bounded(tmp_path: Path) -> None:
     """The peak of a fresh process for 20 times the rows grows by less than a third."""
-    script = (
-        "import sys, resource; from pathlib import Path\n"
+    script = PEAK + (
+        "import sys; from pathlib import Path\n"
         "from gptwright.corpus.config import SourceConfig\n"
         "from gptwright.corpus.sources import sql; from gptwright.corpus.sources.kinds import request_for\n"
         "sql.CHUNK_BYTES = 4 << 20\n"
@@ -173,7 +174,7 @@ def test_gather_when_the_table_is_large_then_memory_stays_bounded(tmp_path: Path
         "query = f'WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {n})'\n"
         "query += ' SELECT x AS id, printf(\"%01000d\", x) AS text FROM c'\n"
         "sql.gather(request_for('db', SourceConfig(uri='sql:sqlite:///e.db#' + query), Path(sys.argv[1])))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(round(peak_mb()))\n"
     )
     sqlite3.connect(tmp_path / "e.db").close()
     peaks = [
