@@ -19,15 +19,17 @@ from gptwright.train.config import TrainConfig
 from gptwright.train.data import Heldout
 from gptwright.train.loop import StepInfo, train
 from gptwright.train.metrics import read_metrics
-from gptwright.train.schedule import Schedule
+from gptwright.train.schedule import Decay, Schedule
 from gptwright.train.stepper import Stepper
 
 
-@given(st.integers(1, 500), st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0, 1))
+@given(
+    st.integers(1, 500), st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0, 1), st.sampled_from(["linear", "cosine"])
+)
 def test_schedule_for_any_shares_then_rises_stays_and_falls(
-    steps: int, warmup: float, decay: float, floor: float
+    steps: int, warmup: float, decay: float, floor: float, form: Decay
 ) -> None:
-    schedule = Schedule.of(steps, warmup, decay, floor)
+    schedule = Schedule.of(steps, warmup, decay, floor, form)
     shares = [schedule.share(step) for step in range(steps)]
     assert all(0 < share <= 1 for share in shares)
     top = shares.index(max(shares))
@@ -44,6 +46,13 @@ def test_schedule_when_plain_then_has_known_values() -> None:
     assert schedule.share(60) == pytest.approx(40 / 41)
     assert schedule.share(99) == pytest.approx(1 / 41)
     assert schedule.ends_early(30, 50).share(49) == pytest.approx(1 / 21)
+
+
+def test_schedule_when_cosine_over_all_steps_then_is_gpt3s() -> None:
+    schedule = Schedule.of(999, 0.0, 1.0, 0.1, "cosine")
+    assert schedule.share(499) == pytest.approx(0.55, abs=2e-3)  # half way, in the middle between 1 and a tenth
+    assert schedule.share(0) == pytest.approx(1.0, abs=1e-5)
+    assert schedule.share(998) == pytest.approx(0.1, abs=1e-5)
 
 
 def test_probe_when_run_then_leaves_no_trace_in_the_state() -> None:

@@ -71,7 +71,7 @@ def resolve(
             )
         steps = fitting if steps is None else min(steps, fitting)
     assert steps is not None, "TrainConfig requires max_steps or max_time"
-    schedule = Schedule.of(steps, config.warmup_share, config.decay_share, config.final_lr_share)
+    schedule = Schedule.of(steps, config.warmup_share, config.decay_share, config.final_lr_share, config.decay)
     return Resolved(stepper.machine, schedule, peak, step_s, evals, eval_s)
 
 

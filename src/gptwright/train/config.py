@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from gptwright.core.config import Config, Count, Duration
+from gptwright.train.schedule import Decay
 
 ObjectiveName = Literal["pretrain", "sft", "dpo", "ipo", "kto", "grpo", "distill"]
 
@@ -48,6 +49,7 @@ class TrainConfig(Config):
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
     warmup_share: float = Field(0.02, ge=0, lt=1, description="Share of the steps over which the rate rises.")
     decay_share: float = Field(0.4, ge=0, le=1, description="Share of the steps over which the rate falls at the end.")
+    decay: Decay = Field("linear", description="Form of the fall: linear, or half a cosine.")
     final_lr_share: float = Field(0.0, ge=0, le=1, description="The rate at the very end, as a share of the peak.")
     seed: int = Field(0, ge=0, description="Seeds the initial weights.")
     document_mask: Literal["auto", "on", "off"] = Field(
