@@ -18,6 +18,7 @@ from gptwright.core.errors import GptwrightError, UserError
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.request import Piece, Request, Result
 from gptwright.infer.scheduler import Scheduler
+from gptwright.infer.scoring import TokenScore, embed, score
 from gptwright.model.io import load_model
 from gptwright.model.lora import is_adapter, load_adapter, merge_lora, read_base
 from gptwright.model.transformer import Transformer
@@ -65,6 +66,7 @@ class Engine:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._reading = threading.Lock()
         self._fault: BaseException | None = None
         _open_engines.add(self)
 
@@ -217,6 +219,28 @@ class Engine:
     def complete(self, text: str, config: GenerationConfig | None = None) -> Result:
         """Continue a plain text."""
         return self.submit(self.encode_prompt(text), config).result()
+
+    # Texts that are given
+
+    def score(self, ids: Sequence[int], top: int = 0) -> list[TokenScore]:
+        """Log-probabilities of a given text's tokens; see ``scoring.score``. On the caller's thread, one text at a time.
+
+        Raises:
+            UserError: it is longer than the context, or holds ids that the model does not have.
+        """
+        checked = self._request(ids, None, None, None).prompt
+        with self._reading:
+            return score(self.model, checked, min(self.tokenizer.vocab_size, self.model.config.vocab_size), top)
+
+    def embed(self, ids: Sequence[int]) -> list[float]:
+        """A given text as a vector of length 1; see ``scoring.embed``. On the caller's thread, one text at a time.
+
+        Raises:
+            UserError: as for ``score``.
+        """
+        checked = self._request(ids, None, None, None).prompt
+        with self._reading:
+            return embed(self.model, checked)
 
     # Prompts
 
