@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+import gptwright.core.serving_tables  # noqa: F401  its tables are checked too
 from gptwright.core.control import Alias, Base, ControlStore, Release
 from gptwright.core.errors import UserError
 

@@ -71,10 +71,14 @@ class ApiKey(Base):
     created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
     expires_at: Mapped[datetime.datetime | None]
     revoked_at: Mapped[datetime.datetime | None]
+    requests_per_minute: Mapped[int | None] = mapped_column(sa.BigInteger)
+    tokens_per_minute: Mapped[int | None] = mapped_column(sa.BigInteger)
+    max_concurrent: Mapped[int | None] = mapped_column(sa.BigInteger)  # answers at once
+    tokens_per_day: Mapped[int | None] = mapped_column(sa.BigInteger)
 
 
 class Usage(Base):
-    """Tokens used by one request."""
+    """Tokens used by one request. ``end_user`` is a hash of the name that the caller gave to whom it asks for."""
 
     __tablename__ = "usage"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -83,6 +87,7 @@ class Usage(Base):
     model: Mapped[str]
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
+    end_user: Mapped[str | None]
 
 
 class Conversation(Base):

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import gptwright.core.serving_tables  # noqa: F401  its tables belong to the same metadata
 from gptwright.core.control import Base
 
 context.configure(
