@@ -17,6 +17,17 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Silence what runs inside the block; a bar that was begun before goes on."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
 def say(text: str) -> None:
     """One message for a person, on stderr."""
     if not _quiet:
@@ -30,13 +41,14 @@ class Bar:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0.0
         self.note_text = ""
+        self._mute = _quiet
         self._start = time.monotonic()
         self._printed = self._start
         self._live: Any = None
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        if not _quiet and sys.stderr.isatty():
+        if not self._mute and sys.stderr.isatty():
             self._live = _live_bar(bool(self.total))
             self._live.start()
             self._task = self._live.add_task(self.label, total=self.total, rate="", note="")
@@ -74,7 +86,8 @@ class Bar:
         if self.total and self.done and not final:
             left = f", {clock(elapsed * (self.total - self.done) / self.done)} left"
         parts = [f"{self.label}: {share}", self._rate(), f"{clock(elapsed)}{left}", self.note_text]
-        say("  ".join(part for part in parts if part))
+        if not self._mute:
+            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
 
 def _live_bar(known_total: bool) -> Any:
