@@ -91,6 +91,19 @@ class TrainConfig(Config):
     eval_every: Count | None = Field(
         None, gt=0, description="Steps between held-out measurements. None: ten times a run. Steps."
     )
+    patience: Count | None = Field(
+        None,
+        gt=0,
+        description="Held-out measurements without a better one after which the run ends, with its best weights as the result. None: never.",
+    )
+    watch_every: Count | None = Field(
+        None,
+        gt=0,
+        description="Steps between measurements of each layer's gradient, weights and update. None: 200 a run, every 10 at most. Steps.",
+    )
+    on_divergence: Literal["stop", "tell"] = Field(
+        "stop", description="A run whose loss rose far above what it was, and stays there: say why and stop, or go on."
+    )
     log_every: Count = Field(1, gt=0, description="Steps between lines of metrics.jsonl. Steps.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where to compute. auto: cuda where it is, else cpu; mps only by name."

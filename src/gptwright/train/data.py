@@ -1,5 +1,6 @@
 """What the loop asks of data: a plan that gives the batch of any step, and a held-out set to measure on."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -75,18 +76,45 @@ class Heldout:
     Args:
         batches: the whole set (or the part to measure), each with tokens and targets.
         byte_lengths: bytes of text per token id (V,), 0 for control ids: turns nats per token into bits per byte.
+        sources: the corpus's source of each batch; empty: not told apart.
+        shares: each source's share of all held-out text, which the batches need not have; empty: that of the batches.
     """
 
     batches: Sequence[Batch]
     byte_lengths: np.ndarray[Any, Any]
+    sources: Sequence[str] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def size_bytes(self) -> int:
         """Bytes of text that the targets stand for."""
-        total = 0
-        for batch in self.batches:
-            targets = np.asarray(batch.targets)
-            total += int(self.byte_lengths[targets[targets >= 0]].astype(np.int64).sum())
-        return total
+        return sum(self._size(batch) for batch in self.batches)
+
+    def bits_per_byte(self, nats: Sequence[float]) -> tuple[float, dict[str, float]]:
+        """What was measured, as one number and by source.
+
+        Args:
+            nats: summed loss of each batch.
+
+        Returns:
+            Bits per byte of the whole, sources weighted by their shares; and of each source, when there are several.
+        """
+        sizes = [self._size(batch) for batch in self.batches]
+        whole = sum(nats) / math.log(2) / max(sum(sizes), 1)
+        names = list(dict.fromkeys(self.sources))
+        if len(names) < 2:
+            return whole, {}
+        found = {}
+        for name in names:
+            mine = [i for i, source in enumerate(self.sources) if source == name]
+            found[name] = sum(nats[i] for i in mine) / math.log(2) / max(sum(sizes[i] for i in mine), 1)
+        shares = {name: self.shares.get(name, 0.0) for name in names}
+        if not sum(shares.values()):
+            return whole, found
+        return sum(found[name] * share for name, share in shares.items()) / sum(shares.values()), found
+
+    def _size(self, batch: Batch) -> int:
+        targets = np.asarray(batch.targets)
+        return int(self.byte_lengths[targets[targets >= 0]].astype(np.int64).sum())
 
 
 def as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,12 @@ the same bits (docs/exactness.md).
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gptwright.core.errors import Interrupted, UserError
-from gptwright.core.files import remove_leftovers
+from gptwright.core.files import read_json, remove_leftovers
 from gptwright.core.interrupt import StopFlag, stop_on_signals
 from gptwright.core.ledger import Ledger
 from gptwright.core.progress import Bar, clock, progress, say, short
@@ -21,33 +20,22 @@ from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token
 from gptwright.model.transformer import Transformer
 from gptwright.train import budget, guard, machine
+from gptwright.train.callbacks import AnyCallback, Callbacks, EarlyStop, RunView, StepInfo
 from gptwright.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Batch, Heldout, Plan
 from gptwright.train.metrics import Metrics, read_metrics
 from gptwright.train.objectives import Objective
 from gptwright.train.plot import text_plot
-from gptwright.train.result import TrainResult, draw
+from gptwright.train.result import TrainResult, draw, write_stopped
 from gptwright.train.run import Resolved, RunFolder, warn_if_moved
 from gptwright.train.stepper import Stepper, StepResult
+from gptwright.train.watch import Watch
 from gptwright.train.writer import CheckpointWriter
 
 __all__ = ["StepInfo", "TrainResult", "train"]
 _CHECKPOINT_EVERY_S = 60.0
 _SKIPPED_IN_A_ROW = 5  # then it is not the batch
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """What callbacks are told after every step."""
-
-    step: int
-    steps: int
-    loss: float
-    heldout_bpb: float | None
-    tokens: int
-    tokens_per_s: float
-    lr_share: float
 
 
 def train(
@@ -58,7 +46,7 @@ def train(
     run_dir: Path,
     ledger: Ledger | None = None,
     heldout: Heldout | None = None,
-    callbacks: Sequence[Callable[[StepInfo], None]] = (),
+    callbacks: Sequence[AnyCallback] = (),
     start: Path | None = None,
     label: str = "train",
     objective: Objective | None = None,
@@ -73,7 +61,7 @@ def train(
         run_dir: folder of this run: config.json, metrics.jsonl, checkpoints/, loss.svg, result.json.
         ledger: told of the run's start, decisions and end; the run's id is the folder's name.
         heldout: measured now and then, and at the end.
-        callbacks: called after every step, outside the arithmetic.
+        callbacks: called after every step, outside the arithmetic; see ``callbacks.Callback``.
         start: a checkpoint directory to continue from (weights and optimizer state), such as ``run_dir/stable`` of an
             earlier run. Ignored when ``run_dir`` has a checkpoint of its own.
         label: stands before the progress bar.
@@ -93,9 +81,9 @@ def train(
         try:
             return run.go()
         except BaseException as error:
-            run.folder.finish(
-                "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed", {"error": str(error)}
-            )
+            state = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            run.callbacks.end(state, write_stopped(run.folder.path, state, run.step, str(error)))
+            run.folder.finish(state, {"error": str(error)})
             raise
         finally:
             run.writer.close()
@@ -109,7 +97,7 @@ class _Run:
         config: TrainConfig,
         folder: RunFolder,
         heldout: Heldout | None,
-        callbacks: Sequence[Callable[[StepInfo], None]],
+        callbacks: Sequence[AnyCallback],
         start: Path | None,
         label: str,
         stop: StopFlag,
@@ -117,14 +105,17 @@ class _Run:
     ) -> None:
         self.began = time.monotonic()
         self.plan, self.config, self.folder, self.heldout = plan, config, folder, heldout
-        self.callbacks, self.start, self.label, self.stop, self.objective = callbacks, start, label, stop, objective
+        self.start, self.label, self.stop, self.objective = start, label, stop, objective
+        self.early = None if config.patience is None else EarlyStop(config.patience)
+        self.callbacks = Callbacks([*callbacks, *filter(None, [self.early])])
+        self.watch = Watch(config, folder)
         self.writer = CheckpointWriter(config.checkpoint_async, config.keep_last)
         if isinstance(model, ModelConfig):
             shape = model
             model = Transformer(shape)
             model.init_weights(config.seed)
         self.model = model
-        self.heldout_bytes = heldout.size_bytes() if heldout is not None else 0
+        self.bpb_by_source: dict[str, float] = {}
         self.bpb: float | None = None
         self.best: float | None = None
         self.skipped = 0
@@ -159,8 +150,7 @@ class _Run:
         else:
             self.fresh = False
         self.resolved, self.schedule, self.eval_s = resolved, resolved.schedule, resolved.eval_s
-        for event in folder.decisions("decay_started"):
-            self.schedule = self.schedule.ends_early(event["step"], event["steps"])
+        self.schedule = folder.as_decided(self.schedule)
         self.trained = self.step < self.schedule.steps
         if self.trained:
             self._steps()
@@ -183,11 +173,13 @@ class _Run:
         eval_every = self.config.eval_every or max(1, -(-self.schedule.steps // self.resolved.evals))
         self.last_saved = time.monotonic()
         self.speed = budget.Speed()
+        self.watch.begin(self.schedule.steps, self.step)
         with (
             Metrics(self.folder.path / "metrics.jsonl", self.step) as metrics,
             progress(self.label, self.schedule.steps, "steps") as bar,
         ):
             bar.advance(self.step)
+            self.callbacks.begin(self._view())
             while self.step < self.schedule.steps:
                 if self.stop:
                     self._save()
@@ -211,7 +203,9 @@ class _Run:
         self.docs = batch.docs
         learnt = self._guard(result, batch)
         if learnt:
+            self.watch.before(self.stepper, batch, result, self.step)
             self.stepper.apply(self.updates, share, result.grad_norm)
+            self.watch.after(self.stepper)
             self.loss, self.updates = result.loss, self.updates + 1
         machine.synchronize(self.stepper.machine.device)
         seconds = time.perf_counter() - begin
@@ -231,19 +225,38 @@ class _Run:
                 "lr_share": share,
             }
             row |= {"tokens": self.tokens, "targets": result.targets, "seconds": round(seconds, 4), **result.stats}
+            flops, peak = self._flops_per_token(), self.resolved.matmul_peak
+            row |= self.watch.row(self.stepper, share, seconds, result.tokens, flops, peak)
             if not learnt:
                 row = {name: value for name, value in row.items() if math.isfinite(value)}
-            metrics.add(row if measured is None else row | {"heldout_bpb": measured})
+            row |= {} if measured is None else {"heldout_bpb": measured, **self.bpb_by_source}
+            metrics.add(row)
+            self.callbacks.line(row)
         bar.note(self._line())
         bar.advance(1)
-        if measured is not None and self.config.keep_best and (self.best is None or measured < self.best):
+        if (
+            measured is not None
+            and (self.config.keep_best or self.early)
+            and (self.best is None or measured < self.best)
+        ):
             self.best = measured
             self._save("best")
         info = StepInfo(
-            self.step, self.schedule.steps, self.loss, self.bpb, self.tokens, self.speed.tokens_per_s, share
+            self.step, self.schedule.steps, self.loss, self.bpb, self.tokens, self.speed.tokens_per_s, share,
+            measured is not None,
+        )  # fmt: skip
+        reason = self.callbacks.step(info)
+        if reason is not None and self.step < self.schedule.steps:
+            self.folder.decide("ended_early", {"step": self.step, "why": reason, "planned": self.schedule.steps})
+            say(f"the run ends after step {self.step}: {reason}")
+            self.schedule = self.folder.as_decided(self.schedule)
+            bar.total = self.schedule.steps
+
+    def _view(self) -> RunView:
+        settings = read_json(self.folder.path / "config.json")
+        return RunView(
+            self.folder.id, self.folder.path, self.label, settings, self.schedule.steps, self.step, self.stepper.work
         )
-        for callback in self.callbacks:
-            callback(info)
 
     def _line(self) -> str:
         flops = self.speed.tokens_per_s * self._flops_per_token()
@@ -290,9 +303,11 @@ class _Run:
     def _measure(self) -> float:
         assert self.heldout is not None
         begin = time.monotonic()
-        nats = sum(self.stepper.evaluate(batch)[0] for batch in self.heldout.batches)
+        nats = [self.stepper.evaluate(batch)[0] for batch in self.heldout.batches]
         self.eval_s = time.monotonic() - begin
-        return nats / math.log(2) / max(self.heldout_bytes, 1)
+        whole, by_source = self.heldout.bits_per_byte(nats)
+        self.bpb_by_source = {f"heldout_bpb/{source}": bpb for source, bpb in by_source.items()}
+        return whole
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
@@ -302,7 +317,8 @@ class _Run:
         if bad := guard.bad_tensors(weights):
             raise self._refused("the weights are not numbers", self.docs, bad[0])
         loss = self.loss if math.isfinite(self.loss) else 0.0
-        extra = {"heldout_bpb": self.bpb, "best_bpb": self.best, "skipped": self.skipped}
+        extra: dict[str, Any] = {"heldout_bpb": self.bpb, "best_bpb": self.best, "skipped": self.skipped}
+        extra |= {"watch": self.watch.state(), "callbacks": self.callbacks.state()}
         checkpoint = Checkpoint(self.step, self.updates, self._seconds(), self.tokens, loss, weights, state, extra)
         self.writer.save(self.folder.path if name else self.folder.checkpoints, checkpoint, name)
         self.last_saved = time.monotonic()
@@ -312,6 +328,9 @@ class _Run:
         self.step, self.updates, self.tokens = checkpoint.step, checkpoint.updates, checkpoint.tokens
         self.loss, self.bpb, self.seconds_before = checkpoint.loss, checkpoint.extra["heldout_bpb"], checkpoint.seconds
         self.best, self.skipped = checkpoint.extra.get("best_bpb"), checkpoint.extra.get("skipped", 0)
+        if "watch" in checkpoint.extra:
+            self.watch.load(checkpoint.extra["watch"])
+        self.callbacks.load(checkpoint.extra.get("callbacks", {}))
 
     def _maybe_save(self) -> None:
         every = self.config.checkpoint_every
@@ -339,6 +358,9 @@ class _Run:
         step_s = sum(row["seconds"] for row in rows) / max(len(rows), 1)
         tokens_per_s = self.tokens / max(self.step, 1) / max(step_s, 1e-9)
         flops_per_s = tokens_per_s * self._flops_per_token()
+        best = path / "best" if (path / "best").is_dir() else None
+        if self.early is not None and best is not None:
+            self.stepper.load(load_checkpoint(best).weights, None)
         result = TrainResult(
             model=self.stepper.finished(),
             steps=self.step,
@@ -352,7 +374,9 @@ class _Run:
             run_dir=path,
             checkpoint=self.folder.checkpoints / f"step-{self.step:08d}",
             stable_checkpoint=path / "stable" if (path / "stable").is_dir() else None,
-            best_checkpoint=path / "best" if (path / "best").is_dir() else None,
+            best_checkpoint=best,
         )
-        self.folder.finish("done", result.write())
+        facts = result.write()
+        self.callbacks.end("done", facts)
+        self.folder.finish("done", facts)
         return result

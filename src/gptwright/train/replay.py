@@ -93,9 +93,7 @@ def replay(
     settings = {"device": then.device, "dtype": then.dtype, "threads": then.threads}
     now = machine.choose(config.model_copy(update={**settings, "compile": "auto" if then.compiled else "off"}))
     warn_if_moved(then, now)
-    schedule = resolved.schedule
-    for event in folder.decisions("decay_started"):
-        schedule = schedule.ends_early(event["step"], event["steps"])
+    schedule = folder.as_decided(resolved.schedule)
     passed_over = {event["step"] for event in folder.decisions("step_skipped")}
     stepper = Stepper(model, config, now, rows=len(plan.batch(0).tokens), objective=objective)
     try:

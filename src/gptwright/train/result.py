@@ -1,12 +1,15 @@
 """A finished run: its numbers, result.json, and its curves as pictures."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptwright.core.errors import UserError
 from gptwright.core.files import atomic_write, write_json
 from gptwright.model.transformer import Transformer
 from gptwright.train.plot import svg_plot
+from gptwright.train.watch import explanations
 
 _KEPT = ("steps", "final_loss", "heldout_bpb", "tokens", "seconds", "tokens_per_s", "flops_per_s", "peak_share")
 
@@ -32,8 +35,28 @@ class TrainResult:
     def write(self) -> dict[str, Any]:
         """Write result.json into the run's folder. Returns what is in it."""
         meta = {name: getattr(self, name) for name in _KEPT}
-        write_json(self.run_dir / "result.json", meta)
+        told = explanations(self.run_dir)
+        write_json(self.run_dir / "result.json", meta | ({"explanations": told} if told else {}))
         return meta
+
+
+def write_stopped(run_dir: Path, state: str, steps: int, why: str) -> dict[str, Any]:
+    """Write result.json of a run that did not come to its end: where it stands, and what it told of itself.
+
+    Args:
+        run_dir: of the run; nothing is written where it has not begun.
+        state: interrupted or failed.
+        steps: done.
+        why: the error, in words.
+
+    Returns:
+        What is in it.
+    """
+    facts = {"state": state, "steps": steps, "why": why, "explanations": explanations(run_dir)}
+    if (run_dir / "config.json").is_file():
+        with contextlib.suppress(UserError):  # a full disk was told of already
+            write_json(run_dir / "result.json", facts)
+    return facts
 
 
 def draw(path: Path, run_id: str, rows: list[dict[str, Any]]) -> list[tuple[float, float]]:

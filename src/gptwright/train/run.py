@@ -1,12 +1,12 @@
 """A run's folder: what was decided at its start, and the decisions taken later, each durable before it acts.
 
 config.json   settings, model, machine, schedule: resolved once, read back on resume
-events.jsonl  decisions inside the run ("decay_started"); mirrored in the ledger when there is one
+events.jsonl  decisions inside the run ("decay_started", "ended_early", "spike" and others); mirrored in the ledger when there is one
 """
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ _FREE_TO_CHANGE = {
     "checkpoint_async",
     "keep_last",
     "eval_every",
+    "watch_every",
+    "on_divergence",
     "threads",
     "device",
     "compile",
@@ -147,6 +149,14 @@ class RunFolder:
             if row.get("kind") == kind:
                 found.append(row)
         return found
+
+    def as_decided(self, schedule: Schedule) -> Schedule:
+        """A schedule with the decisions that changed it: the decay brought forward, the run ended."""
+        for event in self.decisions("decay_started"):
+            schedule = schedule.ends_early(event["step"], event["steps"])
+        for event in self.decisions("ended_early"):
+            schedule = replace(schedule, steps=min(schedule.steps, event["step"]))
+        return schedule
 
 
 def warn_if_moved(then: Machine, now: Machine) -> None:
