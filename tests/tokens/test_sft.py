@@ -208,6 +208,48 @@ def test_mapped_data_set_gives_the_same_rows_as_chats_in_memory(tokenizer: Token
     assert {uid for step in range(20) for uid in mapped.batch(step).docs} == {doc.uid for doc in docs}
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    texts=st.lists(st.text("ab c", max_size=300), min_size=1, max_size=8),
+    seq_len=st.integers(8, 60),
+    seed=st.integers(0, 3),
+)
+def test_documents_among_chats_when_packed_then_all_but_their_first_token_is_taught_once_an_epoch(
+    tokenizer: Tokenizer, texts: list[str], seq_len: int, seed: int
+) -> None:
+    documents = [Doc(f"{number:032x}", text) for number, text in enumerate(texts)]
+    chats = [talk("hi", "hello"), talk("ho", "b" * 5)]
+    plan = SftPlan.of([chats[0], *documents, chats[1]], tokenizer, seq_len, 1, seed)
+    ids = [tokenizer.encode(text) for text in texts]
+    taught_of: dict[str, list[int]] = {}
+    for step in range(plan.rows):
+        batch = plan.batch(step)
+        own = batch.targets[0] != IGNORE
+        if len(batch.row_docs[0]) == 1:
+            taught_of.setdefault(batch.docs[0], []).extend(batch.targets[0][own].tolist())
+        assert np.array_equal(batch.tokens[0][1:][own[:-1]], batch.targets[0][:-1][own[:-1]])
+    expected = Counter(token for one in ids for token in one[1:]) + Counter(
+        token for chat in chats for run in answers(tokenizer, [chat]).elements() for token in run
+    )
+    given_all = Counter(t for step in range(plan.rows) for t in plan.batch(step).targets[0].tolist() if t != IGNORE)
+    if max(len(tokenizer.render(chat).ids) for chat in chats) <= seq_len:
+        assert given_all == expected
+        assert plan.report.targets == sum(expected.values())
+        assert plan.report.lost_tokens == sum(len(one) for one in ids if len(one) < 2)
+    for uid, found in taught_of.items():
+        if len(uid) == 32 and len(ids[int(uid, 16)]) > seq_len:
+            assert not Counter(found) - Counter(ids[int(uid, 16)][1:])
+    assert plan.report.documents == len(texts)
+    assert f"2 conversations and {len(texts)} documents in" in str(plan.report)
+
+
+def test_plan_of_chats_alone_keeps_its_name_beside_documents(tokenizer: Tokenizer) -> None:
+    chats = [talk("hi", "hello")]
+    alone, beside = (SftPlan.of(rows, tokenizer, 64, 1) for rows in (chats, [*chats, Doc("0" * 32, "some text")]))
+    assert alone.key != beside.key
+    assert not alone.chats.plain.any()
+
+
 def test_malformed_conversation_is_named(tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match="conversation 1: unknown role"):
         SftPlan.of([talk("hi", "ho"), [{"role": "robot", "content": "x"}]], tokenizer, 64, 1)

@@ -21,7 +21,7 @@ STAGE_NAMES = ("corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluat
 # Settings of training that decide nothing about the result.
 _INERT = {
     "device", "threads", "log_every", "checkpoint_every", "checkpoint_async", "keep_last", "keep_best", "eval_every", "compile",
-    "micro_tokens", "canaries",
+    "micro_tokens", "canaries", "watch_every", "on_divergence",
 }  # fmt: skip
 _READ_ONLY = tuple(
     f"gptwright.corpus.{name}"
@@ -57,7 +57,7 @@ _TRAIN_CODE = (
 
 _CANARY_SEED = 0
 _TUNE_CODE = (
-    *(f"gptwright.tokens.{name}" for name in ("answers", "goldfish", "preferences", "sft")),
+    *(f"gptwright.tokens.{name}" for name in ("answers", "goldfish", "packing", "preferences", "sft")),
     *(f"gptwright.train.{name}" for name in ("distill", "grpo", "int8", "logprobs", "preferences")),
 )
 

@@ -1,4 +1,5 @@
-"""Chats packed into rows for fine-tuning: whole conversations side by side, loss on the assistant's words alone.
+"""Chats packed into rows for fine-tuning: whole conversations side by side, loss on the assistant's words alone. Plain documents may stand
+among them, with a loss on every token but the first.
 
 Packing is best-fit decreasing over a seeded order, done once; epochs reshuffle the rows, and the chats within a row. Every
 row holds at least one conversation with a target, so a batch without targets cannot come about.
@@ -18,6 +19,7 @@ from gptwright.core.hashing import b2_json
 from gptwright.tokens.chat import Messages
 from gptwright.tokens.fit import Example, fit_conversation
 from gptwright.tokens.goldfish import goldfish as left_out
+from gptwright.tokens.packing import pack
 from gptwright.tokens.permute import Permutation
 from gptwright.tokens.plan import IGNORE, Batch
 from gptwright.tokens.shards import DocumentLike, TokenDataset
@@ -34,6 +36,7 @@ class ChatSet:
         starts: (n + 1,) int64, where conversations start.
         lengths: (n,) int64, their tokens; on disk each is followed by an end token, which packing adds itself.
         learn: (n_tokens,) uint8, 1 where the model learns to write the token.
+        plain: (n,) bool, documents that are no conversations.
         hash: of all of it; for a mapped data set its hash before any erasure.
     """
 
@@ -44,7 +47,9 @@ class ChatSet:
         starts: npt.NDArray[np.int64],
         uids: Sequence[str],
         tokenizer: Tokenizer,
+        plain: npt.NDArray[np.bool_] | None = None,
     ) -> None:
+        self.plain = np.zeros(len(starts) - 1, dtype=np.bool_) if plain is None else plain
         self._tokens, self.learn, self.starts, self._uids = tokens, learn, starts, uids
         self.lengths = np.diff(starts) - int(isinstance(tokens, TokenDataset))
         self.eos_id = tokenizer.eos_id
@@ -53,7 +58,7 @@ class ChatSet:
 
     @classmethod
     def render(cls, conversations: Iterable[Conversation], tokenizer: Tokenizer) -> "ChatSet":
-        """Render conversations; each is a list of messages or a document that has some.
+        """Render conversations; each is a list of messages, or a document that has some, or one that is learnt as plain text.
 
         Raises:
             UserError: a conversation is malformed (named by its id or number), or there is none.
@@ -63,7 +68,16 @@ class ChatSet:
         learn: list[npt.NDArray[np.uint8]] = []
         uids: list[str] = []
         lengths: list[int] = []
+        plain: list[bool] = []
         for names, chats in _chunks(conversations):
+            plain += [isinstance(chats, _Texts)] * len(names)
+            uids += names
+            if isinstance(chats, _Texts):
+                for ids in (np.array(tokenizer.encode(text), dtype=dtype) for text in chats.texts):
+                    lengths.append(len(ids))
+                    tokens.append(ids)
+                    learn.append((np.arange(len(ids)) > 0).astype(np.uint8))
+                continue
             try:
                 rendered = tokenizer.render_batch(chats)
             except UserError:
@@ -73,7 +87,6 @@ class ChatSet:
                     except UserError as error:
                         raise UserError(error.what, where=f"conversation {name}", fix=error.fix) from error
                 raise
-            uids += names
             lengths += [len(item.ids) for item in rendered]
             tokens.append(np.array([token for item in rendered for token in item.ids], dtype=dtype))
             learn.append(np.array([bit for item in rendered for bit in item.loss_mask], dtype=np.uint8))
@@ -84,7 +97,7 @@ class ChatSet:
                 fix="Give a file of chats: gptwright finetune --data PATH",
             )
         starts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-        return cls(np.concatenate(tokens), np.concatenate(learn), starts, uids, tokenizer)
+        return cls(np.concatenate(tokens), np.concatenate(learn), starts, uids, tokenizer, np.array(plain))
 
     @classmethod
     def mapped(cls, dataset: TokenDataset, tokenizer: Tokenizer) -> "ChatSet":
@@ -102,7 +115,10 @@ class ChatSet:
         if isinstance(self._tokens, TokenDataset):
             return self._tokens.origin
         digest = hashlib.blake2b(digest_size=32)
-        for part in (self._tokens.astype("<u4"), self.learn, self.starts.astype("<i8")):
+        marked = (
+            (self.plain,) if self.plain.any() else ()
+        )  # a set of chats alone keeps the name it had before there were others
+        for part in (self._tokens.astype("<u4"), self.learn, self.starts.astype("<i8"), *marked):
             digest.update(part.tobytes())
         return "b2:" + digest.hexdigest()
 
@@ -133,6 +149,7 @@ class SftReport:
         without_targets: conversations without an assistant's turn, left out.
         lost_tokens, lost_targets: tokens that no row holds, in consequence.
         fill: share of row positions that hold text.
+        documents: how many of the conversations are plain documents instead.
     """
 
     conversations: int
@@ -147,9 +164,12 @@ class SftReport:
     lost_tokens: int
     lost_targets: int
     fill: float
+    documents: int = 0
 
     def __str__(self) -> str:
-        text = f"{self.conversations:,} conversations in {self.rows:,} rows, {100 * self.fill:.1f} % filled, {self.targets:,} targets"
+        also = f" and {self.documents:,} documents" if self.documents else ""
+        text = f"{self.conversations - self.documents:,} conversations{also} in {self.rows:,} rows"
+        text += f", {100 * self.fill:.1f} % filled, {self.targets:,} targets"
         faults = {
             "longer than a row": self.truncated,
             "with a cut answer": self.cut_answers,
@@ -275,8 +295,13 @@ class SftPlan:
             learn += [self.chats.learn[base + start : base + start + length], mute]
         sizes = self._examples[items, 2] + self._examples[items, 3] + 1
         begins = np.zeros(int(sizes.sum()), dtype=np.bool_)
-        begins[np.cumsum(sizes) - sizes] = True
-        return np.concatenate(ids), np.concatenate(learn) != 0, begins, self._examples[items, 0].tolist()
+        first = np.cumsum(sizes) - sizes
+        begins[first] = True
+        learned = np.concatenate(learn) != 0
+        learned[first[self.chats.plain[self._examples[items, 0]]]] = (
+            False  # a document's first word follows from nothing
+        )
+        return np.concatenate(ids), learned, begins, self._examples[items, 0].tolist()
 
     @property
     def members(self) -> npt.NDArray[np.int64]:
@@ -295,6 +320,9 @@ class SftPlan:
         first = self.chats.starts[self._examples[:, 0]] + self._examples[:, 1]
         targets = int((learned[first + self._examples[:, 2]] - learned[first]).sum())
         total = int(self.chats.lengths.sum())
+        # The pieces of a long document share a token, which the second does not learn.
+        shared = int((self.chats.plain[self._examples[:, 0]] & (self._examples[:, 1] > 0)).sum())
+        targets -= shared
         return SftReport(
             conversations=len(self.chats),
             examples=len(self._examples),
@@ -302,45 +330,11 @@ class SftPlan:
             tokens=total,
             targets=targets,
             **counts,
-            lost_tokens=total - kept,
+            lost_tokens=total - kept + shared,
             lost_targets=int(learned[-1]) - targets,
             fill=kept / (self.rows * (self.seq_len + 1)),
+            documents=int(self.chats.plain.sum()),
         )
-
-
-def pack(sizes: npt.NDArray[np.int64], capacity: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Best-fit decreasing: each item goes to the fullest row that still holds it. Equal sizes come in a seeded order.
-
-    Args:
-        sizes: (n,) int64, each at most the capacity.
-        capacity: of a row.
-        seed: order among equals.
-
-    Returns:
-        Item numbers row by row, (n,) int64, and (rows + 1,) int64 where rows begin.
-
-    Source: Ding et al., "Fewer Truncations Improve Language Modeling", ICML 2024 (best-fit packing in O(n log L)).
-    """
-    shuffled = Permutation(len(sizes), "pack", seed)(np.arange(len(sizes)))
-    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
-    rows: list[list[int]] = []
-    waiting: list[list[int]] = [[] for _ in range(capacity + 1)]  # rows by room left
-    rooms = 0  # bit r is set while some row has room r
-    for item, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
-        fitting = rooms >> size
-        if fitting:
-            room = size + (fitting & -fitting).bit_length() - 1
-            row = waiting[room].pop()
-            if not waiting[room]:
-                rooms &= ~(1 << room)
-        else:
-            room, row = capacity, len(rows)
-            rows.append([])
-        rows[row].append(item)
-        waiting[room - size].append(row)
-        rooms |= 1 << (room - size)
-    edges = np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.int64)
-    return np.array([item for row in rows for item in row], dtype=np.int64), edges
 
 
 def _examples(chats: ChatSet, seq_len: int, split: bool) -> tuple[npt.NDArray[np.int64], dict[str, int]]:
@@ -352,7 +346,13 @@ def _examples(chats: ChatSet, seq_len: int, split: bool) -> tuple[npt.NDArray[np
     counts["without_targets"] = int((targets == 0).sum())
     whole = np.flatnonzero((lengths <= seq_len) & (targets > 0))
     parts = [np.stack([whole, 0 * whole, lengths[whole], 0 * whole], axis=1)]
-    for index in np.flatnonzero((lengths > seq_len) & (targets > 0)).tolist():
+    for index in np.flatnonzero((lengths > seq_len) & (targets > 0) & chats.plain).tolist():
+        # Each piece begins with the last token of the one before, which it does not learn again.
+        pieces_of = np.arange(0, int(lengths[index]) - 1, seq_len - 1)
+        sizes = np.minimum(seq_len, int(lengths[index]) - pieces_of)
+        parts.append(np.stack([np.full_like(pieces_of, index), pieces_of, sizes, 0 * sizes], axis=1))
+        counts["truncated"] += 1
+    for index in np.flatnonzero((lengths > seq_len) & (targets > 0) & ~chats.plain).tolist():
         start, length = int(chats.starts[index]), int(lengths[index])
         ids, learn = chats.read(start, length), chats.learn[start : start + length] != 0
         pieces: list[Example] = fit_conversation(ids, learn, seq_len, chats.turn_id, chats.system_header, split)
@@ -363,18 +363,30 @@ def _examples(chats: ChatSet, seq_len: int, split: bool) -> tuple[npt.NDArray[np
     return np.concatenate(parts), counts
 
 
-def _chunks(conversations: Iterable[Conversation]) -> Iterator[tuple[list[str], list[Messages]]]:
+@dataclass(frozen=True)
+class _Texts:
+    """Plain documents."""
+
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def _chunks(conversations: Iterable[Conversation]) -> Iterator[tuple[list[str], "list[Messages] | _Texts"]]:
+    """Names and what they name, in the order given: runs of conversations, and of plain documents."""
     names: list[str] = []
     chats: list[Messages] = []
+    texts: list[str] = []
     for number, conversation in enumerate(conversations):
-        if isinstance(conversation, Sequence):
-            names.append(str(number))
-            chats.append(conversation)
-        elif conversation.messages is not None:
-            names.append(conversation.uid)
-            chats.append(conversation.messages)
-        if len(chats) == _BATCH:
-            yield names, chats
-            names, chats = [], []
-    if chats:
-        yield names, chats
+        messages = conversation if isinstance(conversation, Sequence) else conversation.messages
+        if names and ((messages is None) != bool(texts) or len(names) == _BATCH):
+            yield names, _Texts(texts) if texts else chats
+            names, chats, texts = [], [], []
+        names.append(str(number) if isinstance(conversation, Sequence) else conversation.uid)
+        if messages is not None:
+            chats.append(messages)
+        elif not isinstance(conversation, Sequence):
+            texts.append(conversation.text)
+    if names:
+        yield names, _Texts(texts) if texts else chats
