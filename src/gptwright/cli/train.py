@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
         tokenizer, "show", ["gptwright tokenizer show 'Hello, world!'", "gptwright tokenizer show 'année 2026' --json"]
     )(tokenizer_show)
     app.add_typer(tokenizer, name="tokenizer")
-    verb(app, "pretrain", ["gptwright pretrain", "gptwright pretrain --max-time 10m"])(pretrain)
+    verb(app, "pretrain", ["gptwright pretrain --max-time 10m", "gptwright pretrain --sweep lr --max-time 5m"])(
+        pretrain
+    )
     verb(app, "finetune", ["gptwright finetune", "gptwright finetune --method lora --base smollm2 --data chats.jsonl"])(
         finetune
     )
@@ -90,12 +92,23 @@ def pretrain(
         bool, typer.Option("--resume", help="Only go on with a stopped run; the default goes on by itself.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Train again although fresh.")] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Try values of a setting on small proxies: lr, weight_decay, batch_tokens ..."
+        ),
+    ] = None,
+    values: Annotated[str | None, typer.Option(help="With --sweep: the values, such as 0.005,0.01,0.02.")] = None,
 ) -> Answer:
     """Train the model from random weights. Stopped at any point, the same command goes on."""
-    options = {
-        "model.preset": preset,
-        "model.depth": depth,
-        "model.params": params,
+    options = {"model.preset": preset, "model.depth": depth, "model.params": params}
+    if sweep is not None:
+        if resume:
+            raise UserError("--resume is not for sweeps", fix="Leave it out: a stopped sweep goes on by itself")
+        return _sweep(call, _settings(options), sweep, values, max_time, max_steps, force)
+    if values is not None:
+        raise UserError("--values is for --sweep KEY", fix="Add --sweep lr, or leave --values out")
+    options |= {
         "pretrain.max_time": max_time,
         "pretrain.max_steps": max_steps,
     }
@@ -107,6 +120,32 @@ def pretrain(
         if not continues(replace(call, overrides=(*call.overrides, *_settings(options))).project(), "pretrain"):
             raise UserError("there is no stopped run of pretrain with these settings", fix="Leave out --resume")
     return _run_stage(call, "pretrain", _settings(options), force)
+
+
+def _sweep(
+    call: Call,
+    settings: list[str],
+    key: str,
+    values: str | None,
+    max_time: str | None,
+    max_steps: int | None,
+    force: bool,
+) -> Answer:
+    """Steps and time are the sweep's own: steps of each proxy, time of all of them."""
+    from dataclasses import replace
+
+    from gptwright.core.config import parse_duration
+    from gptwright.project.sweep_run import sweep
+
+    try:
+        seconds = None if max_time is None else parse_duration(max_time)
+    except ValueError as error:
+        raise UserError(str(error), where="--max-time") from error
+    if (seconds is not None and seconds <= 0) or (max_steps is not None and max_steps <= 0):
+        raise UserError("must be above 0", where="--max-time and --max-steps")
+    project = replace(call, overrides=(*call.overrides, *settings)).project()
+    data, text = sweep(project, key, values, max_time=seconds, max_steps=max_steps, force=force)
+    return Answer(data, text)
 
 
 def finetune(

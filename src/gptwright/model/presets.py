@@ -57,6 +57,7 @@ class Gpt3:
     misprint: str = ""
 
 
+GPT3_SEQ_LEN = 2048
 # Brown et al. 2020 (arXiv 2005.14165), table 2.1; context 2,048 in all, feed-forward 4 d_model, vocabulary of GPT-2, 300 B tokens.
 # The paper's models alternate dense and locally banded sparse attention (section 2.1); these are dense, with the same parameters.
 GPT3_SIZES = {
@@ -242,7 +243,7 @@ def _modern(layers: int, heads: int, vocab_size: int, seq_len: int, tie: bool, d
     )
 
 
-def gpt3(size: str, vocab_size: int = 50257, seq_len: int = 2048) -> ModelConfig:
+def gpt3(size: str, vocab_size: int = 50257, seq_len: int = GPT3_SEQ_LEN) -> ModelConfig:
     """A GPT-3 shape (GPT-2's block).
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gptwright.core.errors import UserError
 from gptwright.core.progress import clock, say, short
 from gptwright.model.config import ModelConfig
-from gptwright.model.presets import modern, named
+from gptwright.model.presets import GPT3_SEQ_LEN, GPT3_SIZES, modern, named
 from gptwright.plan.probe import probe
 from gptwright.plan.propose import Budget, Plan, propose
 
@@ -25,6 +25,8 @@ def fixed_shape(settings: "ModelSettings", vocab_size: int) -> ModelConfig | Non
     """The shape that the settings ask for, or None when the planner is to choose."""
     seq_len = int(settings.seq_len)
     if settings.preset not in ("modern", "gpt2"):
+        if settings.preset.lower() in GPT3_SIZES and "seq_len" not in settings.model_fields_set:
+            seq_len = GPT3_SEQ_LEN  # a column of the paper's table, as the rate and the batch are
         return named(settings.preset, vocab_size, seq_len)
     if settings.depth is not None:
         return _family(settings, modern(depth=settings.depth, vocab_size=vocab_size, seq_len=seq_len))

@@ -33,6 +33,7 @@ from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.shards import TokenDataset, write_tokens
 from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
+from gptwright.train.dial import dial, settings_for
 from gptwright.train.loop import train
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ class _Refresh:
             refresh = self.project.settings.refresh
             tokens = refresh.max_time * float(self.base.meta["tokens_per_s"])
             if refresh.max_steps is not None:
-                tokens = float(refresh.max_steps * self.project.settings.pretrain.batch_tokens)
+                shape = ModelConfig.model_validate(self.base.meta["shape"])
+                batch = self.project.settings.pretrain.batch_tokens or dial(shape).batch_tokens
+                tokens = float(refresh.max_steps * batch)
             budget = tokens * _BYTES_PER_TOKEN
             return continued_training(
                 change,
@@ -156,6 +159,7 @@ class _Refresh:
             **self._budget(share),
             **settings.overrides,
         )
+        config = settings_for(shape, config, project.settings.model.preset)
         key = b2_json([self.dataset.hash, self.base.hash, sorted(wanted), config.model_dump(mode="json")])
         model = self._made(key)
         if model is None:

@@ -1,0 +1,129 @@
+"""The dial: from a model's shape to the rates, decay and batch it is trained with. What a user sets by hand stays as set.
+
+Widths, heads and layers follow from depth or parameters in ``model/presets.py``; here follows the rest. The rules are powers fitted on
+sweeps of 0.3 to 4 million parameters (``benchmarks/rates.py``; docs/log.md, "Dial, sweeps and ablations"), where nanochat's rules, fitted
+from depth 10 up, were never tried. Beyond the fitted sizes they are extrapolated, and ``note`` says so.
+"""
+
+from dataclasses import dataclass
+
+from gptwright.model.config import ModelConfig
+from gptwright.model.cost import params
+from gptwright.model.presets import GPT3_SIZES, modern
+from gptwright.train.config import TrainConfig
+
+RATES = ("lr_matrix", "lr_embedding", "lr_other")
+DIALLED = (*RATES, "weight_decay", "batch_tokens")
+_WIDTH = 192  # the rules are written around a model of this width
+FITTED_WIDTHS = (64, 256)
+FITTED_PARAMS = (300_000, 4_100_000)
+
+# GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix B): Adam with 0.9 and 0.95, clipped at 1, decay 0.1, warmed up over 375 M of 300 B
+# tokens, then a cosine to a tenth. The paper reaches the tenth at 260 B and stays there; here the cosine ends with the run. Not followed:
+# the batch that grows from 32 thousand tokens over the first billions.
+_GPT3 = {
+    "optimizer": "adamw",
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "clip_norm": 1.0,
+    "weight_decay": 0.1,
+    "warmup_share": 375e6 / 300e9,
+    "decay": "cosine",
+    "decay_share": 1 - 375e6 / 300e9,
+    "final_lr_share": 0.1,
+}
+
+
+@dataclass(frozen=True)
+class Dial:
+    """What the dial sets.
+
+    Args:
+        lr_matrix: peak rate of Muon.
+        lr_embedding: peak rate of AdamW for embedding and head.
+        lr_other: peak rate of AdamW for norms and biases, and with ``optimizer = "adamw"`` for the matrices too.
+        weight_decay: of the blocks' matrices, per unit of rate.
+        batch_tokens: of a step.
+    """
+
+    lr_matrix: float
+    lr_embedding: float
+    lr_other: float
+    weight_decay: float
+    batch_tokens: int
+
+
+def dial(shape: ModelConfig, optimizer: str = "muon") -> Dial:
+    """Rates, decay and batch for a shape.
+
+    Args:
+        shape: of the model.
+        optimizer: of the blocks' matrices: muon or adamw.
+    """
+    return Dial(
+        lr_matrix=_figures(0.01),
+        lr_embedding=_figures(0.01),
+        lr_other=_figures(0.004),
+        weight_decay=0.1,
+        batch_tokens=8192,
+    )
+
+
+def settings_for(shape: ModelConfig, config: TrainConfig, preset: str = "modern") -> TrainConfig:
+    """A run's settings with everything from the dial, or from the preset's paper, that was not set by hand.
+
+    Args:
+        shape: of the model.
+        config: what was set by hand are its ``model_fields_set``.
+        preset: a size of GPT-3 brings the columns of its table and the settings of its appendix; any other name the dial.
+
+    Returns:
+        The same settings, with the dialled ones filled in. They do not count as set by hand.
+    """
+    row = GPT3_SIZES.get(preset.lower())
+    if row is not None:
+        rates: dict[str, object] = dict.fromkeys(RATES, row.lr)
+        found = {**_GPT3, **rates, "batch_tokens": row.batch_tokens // shape.seq_len * shape.seq_len or shape.seq_len}
+    else:
+        found = dict(vars(dial(shape, config.optimizer)))
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    return TrainConfig.model_validate({**found, **given})
+
+
+def note(shape: ModelConfig, config: TrainConfig, preset: str = "modern") -> str:
+    """One line for a person: which rates, and whence."""
+    rates = f"rates {config.lr_matrix:g} (matrices), {config.lr_embedding:g} (embedding), {config.lr_other:g} (rest)"
+    if config.optimizer == "adamw":
+        rates = f"AdamW, rates {config.lr_other:g} (matrices and rest), {config.lr_embedding:g} (embedding)"
+    rates += f", {config.batch_tokens:,} tokens a step"
+    if preset.lower() in GPT3_SIZES:
+        return f"{rates}: as in GPT-3's table 2.1 and appendix B, where not set by hand"
+    low, high = FITTED_PARAMS
+    n = params(shape)
+    if not 0.5 * low <= n <= 2 * high:
+        rates += f"; the dial was fitted from {low / 1e6:.1f} to {high / 1e6:.0f} M parameters and is extrapolated here"
+    return rates
+
+
+def proxy_shape(shape: ModelConfig) -> ModelConfig:
+    """A small model of the same family to try settings on: two to four layers by the dial, at most a third of the parameters where
+    that leaves two layers."""
+    made = shape
+    for depth in (4, 3, 2):
+        made = modern(depth=depth, vocab_size=shape.vocab_size, seq_len=shape.seq_len)
+        if 3 * params(made) <= params(shape):
+            break
+    if params(made) >= params(shape):
+        return shape
+    changes: dict[str, object] = {
+        "family": shape.family,
+        "tie_embeddings": shape.tie_embeddings,
+        "norm_eps": shape.norm_eps,
+    }
+    if shape.family == "gpt2":
+        changes |= {"n_kv_heads": made.n_heads, "d_ff": 4 * made.d_model}
+    return ModelConfig.model_validate({**made.model_dump(), **changes})
+
+
+def _figures(value: float) -> float:
+    return float(f"{value:.3g}")
