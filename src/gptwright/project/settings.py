@@ -70,6 +70,26 @@ _CLOSE = {"lr_matrix": 0.0006, "lr_embedding": 0.00012, "lr_other": 0.0003, "wei
 class PretrainSettings(TrainConfig):
     """Pretraining. With neither max_steps nor max_time given, it takes five minutes."""
 
+    # What is left out here is set by the model's size (train/dial.py), or by GPT-3's paper for its presets.
+    batch_tokens: Count | None = Field(  # type: ignore[assignment]
+        None, gt=0, description="Tokens of one optimizer step. None: by the dial. Tokens."
+    )
+    lr_matrix: float | None = Field(  # type: ignore[assignment]
+        None, gt=0, description="Peak rate of Muon, for the matrices inside the blocks. None: by the dial."
+    )
+    lr_embedding: float | None = Field(  # type: ignore[assignment]
+        None, gt=0, description="Peak rate of AdamW, for the embedding and an untied head. None: by the dial."
+    )
+    lr_other: float | None = Field(  # type: ignore[assignment]
+        None,
+        gt=0,
+        description="Peak rate of AdamW, for norms, biases and, with adamw, the matrices. None: by the dial.",
+    )
+    weight_decay: float | None = Field(  # type: ignore[assignment]
+        None,
+        ge=0,
+        description="Decoupled decay of the matrices inside the blocks, per unit of rate. None: by the dial.",
+    )
     canaries: Count = Field(
         0,
         ge=0,

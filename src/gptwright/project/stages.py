@@ -103,6 +103,7 @@ def stages_of(project: "Project") -> list[Stage]:
                 *_TRAIN_CODE,
                 *(f"gptwright.tokens.{name}" for name in ("goldfish", "permute", "plan")),
                 "gptwright.model.presets",
+                "gptwright.train.dial",
             ),
             ("torch",),
         ),

@@ -27,6 +27,7 @@ from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Heldout
+from gptwright.train.dial import DIALLED, note, settings_for
 from gptwright.train.loop import TrainResult, train
 from gptwright.train.metrics import read_metrics
 
@@ -102,7 +103,10 @@ def _resolved(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConf
     if path.is_file():
         kept = read_json(path)
         return ModelConfig.model_validate(kept["model"]), TrainConfig.model_validate(kept["train"])
-    shape, config = choose_shape(job.project.settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, config)
+    settings = job.project.settings
+    shape, config = choose_shape(settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, config)
+    config = settings_for(shape, config, settings.model.preset)
+    say(f"pretrain: {note(shape, config, settings.model.preset)}")
     write_json(path, {"model": shape.model_dump(), "train": config.model_dump()})
     return shape, config
 
@@ -150,8 +154,12 @@ def tune(job: "Job", base: ModelRef, chats: Sequence[Any], config: TrainConfig) 
 
 
 def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
-    """A section of the configuration as the loop's own config."""
-    values = {name: value for name, value in settings.model_dump().items() if name in TrainConfig.model_fields}
+    """A section of the configuration as the loop's own config; what was set there by hand, and only that, counts as set in it."""
+    values = {
+        name: value
+        for name, value in settings.model_dump(exclude_unset=True).items()
+        if name in TrainConfig.model_fields and not (value is None and name in DIALLED)
+    }
     return TrainConfig.model_validate({**values, **changes})
 
 
