@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Batch
+from gptwright.train.guard import high_rates
 from gptwright.train.reread import Reading, by_kind, older_weights, reread
 from gptwright.train.spikes import Spike
 from gptwright.train.stepper import Stepper
@@ -22,7 +23,6 @@ _SHOWN = 5
 _CHECKPOINTS = 3  # that are tried, the newest first
 _GREW = 3.0  # times, beside its like in other blocks
 _FAST = 0.1  # share of its own size by which a layer moves in one step; healthy ones stay at some hundredths
-_RATES = ("lr_matrix", "lr_embedding", "lr_other")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Explanation:
 
     Args:
         step: 0-based.
-        kind: of what was noticed, see ``Spike``.
+        noticed: loss, gradient or diverged; see ``Spike``.
         what: was noticed, in words.
         cause: of it.
         documents: uid and loss (nats a target), the hardest first; for the cause "documents" those that stand out alone.
@@ -44,7 +44,7 @@ class Explanation:
     """
 
     step: int
-    kind: str
+    noticed: str
     what: str
     cause: Cause
     documents: list[tuple[str, float]]
@@ -121,17 +121,15 @@ def _judge(
         )
     ratio, fastest = max(_ratios(history), default=(0.0, ""))
     if spike.kind == "diverged" or (ratio > _FAST and (then is None or now.mean > 1.2 * then.mean)):
-        high = [rate for rate in _RATES if getattr(config, rate) >= 3 * TrainConfig.model_fields[rate].default]
-        told = ", ".join(
-            f"{rate} is {getattr(config, rate):g} ({getattr(config, rate) / TrainConfig.model_fields[rate].default:.3g} "
-            "times the default)"
-            for rate in high
-        )
+        high = high_rates(config)
+        told = ", ".join(high)
+        names = " and ".join(one.split()[0] for one in high)
+        better = f"{names} near the default" if high else "a third of lr_matrix and lr_embedding"
         moves = f"{fastest} moves by {100 * ratio:.0f} % of its size in a step" if fastest else "all layers move"
         return (
             "rate",
             f"No document and no single layer stands out: the rate is too high; {moves}{f'; {told}' if told else ''}",
-            f"Begin a new run with a third of {' and '.join(high or _RATES[:2])}, or with a longer warm-up (warmup_share)",
+            f"Begin a new run with {better}, or with a longer warm-up (warmup_share)",
         )
     return (
         "unknown",
@@ -160,9 +158,11 @@ def _odd(now: Reading, then: Reading | None) -> list[str]:
     if then is not None and all(map(math.isfinite, then.losses.values())):
         usual = median(then.losses.values())
         far = [uid for uid in far if then.losses[uid] > usual + 0.5 * (now.losses[uid] - median(now.losses.values()))]
-    tokens = sum(now.targets.values())
-    # Short ones are often far, and carry no jump of the whole batch.
-    return far if sum(now.targets[uid] for uid in far) * 50 >= tokens else []
+    # Short ones are often far, and carry little of a jump of the whole batch.
+    usual = median(now.losses.values())
+    excess = {uid: (now.losses[uid] - usual) * now.targets[uid] for uid in far}
+    far = [uid for uid, own in excess.items() if own >= 0.1 * sum(excess.values())]
+    return far if sum(excess[uid] for uid in far) >= 0.05 * usual * sum(now.targets.values()) else []
 
 
 def _far(losses: Mapping[str, float]) -> list[str]:

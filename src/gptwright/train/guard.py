@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gptwright.core.errors import UserError
+from gptwright.train.config import TrainConfig
 from gptwright.train.data import Batch, Rows, rows_of
 from gptwright.train.stepper import Stepper, StepResult
 
@@ -80,18 +81,49 @@ def _first_bad_layer(stepper: Stepper, rows: Rows) -> str:
         model.kernels = kernels
 
 
-def refusal(what: str, step: int, docs: Sequence[str], layer: str, where: str) -> NotANumber:
-    """What a person is told."""
+def refusal(
+    what: str, step: int, docs: Sequence[str], layer: str, where: str, config: TrainConfig | None = None
+) -> NotANumber:
+    """What a person is told.
+
+    Args:
+        what: is not a number.
+        step: 0-based.
+        docs: that it happens with.
+        layer: in which it happens first, or "".
+        where: the run's folder.
+        config: settings; rates far above the defaults are named.
+    """
     names = list(dict.fromkeys(docs))
     more = f" and {len(names) - _SHOWN_DOCS} more" if len(names) > _SHOWN_DOCS else ""
     first = f"; first in {layer}" if layer else ""
+    high = [] if config is None else high_rates(config)
+    rates = f"; {', '.join(high)}" if high else ""
     return NotANumber(
-        f"{what} at step {step}; documents of the batch: {', '.join(names[:_SHOWN_DOCS])}{more}{first}",
+        f"{what} at step {step}; documents of the batch: {', '.join(names[:_SHOWN_DOCS])}{more}{first}{rates}",
         where=where,
-        fix='Look at these documents, or lower lr_matrix and lr_embedding, or set on_nan = "skip"; the last good checkpoint is kept',
+        fix="Begin a new run with rates near the defaults"
+        if high
+        else 'Look at these documents, or lower lr_matrix and lr_embedding, or set on_nan = "skip"; the last good checkpoint is kept',
     )
+
+
+def high_rates(config: TrainConfig) -> list[str]:
+    """Rates of at least three times the defaults, in words."""
+    found = []
+    for name in ("lr_matrix", "lr_embedding", "lr_other"):
+        times = getattr(config, name) / TrainConfig.model_fields[name].default
+        if times >= 3 and not (name == "lr_matrix" and config.optimizer != "muon"):
+            found.append(f"{name} is {getattr(config, name):g}, {times:.3g} times the default")
+    return found
 
 
 def bad_tensors(named: dict[str, Tensor]) -> list[str]:
     """Names of the tensors that hold anything but numbers."""
-    return [name for name, tensor in named.items() if not torch.isfinite(tensor.sum())]
+    return [name for name, tensor in named.items() if not torch.isfinite(held(tensor).sum())]
+
+
+def held(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor that is divided over several; another one as it is."""
+    rows = getattr(tensor, "to_local", None)
+    return tensor if rows is None else rows()

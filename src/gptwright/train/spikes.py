@@ -1,5 +1,6 @@
 """Notices when a loss or a gradient leaves what is usual in its run: medians and their deviations, which one outlier cannot move."""
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -9,7 +10,8 @@ from typing import Any, Literal
 
 WINDOW = 64  # steps that say what is usual
 _FEWEST = 16
-_FAR = 7.0  # deviations
+_RECENT = 16  # of them say where the curve is
+_FAR = 6.0  # deviations
 _TIMES = 3.0  # a gradient must also be this many times the usual one: small ones scatter much
 _PAUSE = 16  # steps after a spike in which no other is told of: its aftermath is no news
 _LOST = 16  # steps whose median loss says that a run has gone astray
@@ -24,7 +26,7 @@ class Spike:
         step: 0-based.
         kind: loss, gradient, or diverged (the loss of many steps).
         value: the loss in nats, or the gradient's norm.
-        usual: the median of the steps before; for diverged, the lowest median so far.
+        usual: the median of the steps before; for diverged, the lowest such median so far, or the loss at the start.
         far: deviations between them.
     """
 
@@ -65,6 +67,7 @@ class Detector:
             loss: finite.
             grad_norm: finite, before clipping.
         """
+        self.lowest = min(self.lowest, loss) if not self.losses and self.watched else self.lowest
         found = self._astray(step)
         if found is None and step >= self.quiet_until:
             if self.watched:
@@ -86,9 +89,12 @@ class Detector:
     ) -> Spike | None:
         if len(window) < _FEWEST:
             return None
-        usual = median(window)
-        # 1.4826 turns the median deviation of a normal distribution into its standard deviation.
-        scatter = 1.4826 * median(abs(one - usual) for one in window) + least * max(abs(usual), 0.5)
+        recent = list(window)
+        usual = median(recent[-_RECENT:])
+        # From one step to the next, so that a curve that falls steeply does not hide a jump. 1.4826 turns the median deviation of a
+        # normal distribution into its standard deviation; a difference of two has that of one times the root of 2.
+        noise = 1.4826 / math.sqrt(2) * median(abs(b - a) for a, b in itertools.pairwise(recent))
+        scatter = noise + least * max(abs(usual), 0.5)
         far = (value - usual) / scatter
         return Spike(step, kind, value, usual, far) if far > _FAR else None
 

@@ -18,10 +18,10 @@ from gptwright.core.errors import UserError
 from gptwright.core.progress import say
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Batch
-from gptwright.train.diagnose import Explanation, diagnose, layer_norms
+from gptwright.train.diagnose import diagnose, layer_norms
 from gptwright.train.metrics import read_metrics
 from gptwright.train.run import RunFolder
-from gptwright.train.spikes import Detector
+from gptwright.train.spikes import Detector, Spike
 from gptwright.train.stepper import Stepper, StepResult
 
 _FEWEST_STEPS = 10  # between measurements of layers
@@ -130,17 +130,19 @@ class Watch:
             self._layers = {}
         return row
 
-    def _explain(self, stepper: Stepper, batch: Batch, step: int, spike: Any) -> None:
+    def _explain(self, stepper: Stepper, batch: Batch, step: int, spike: Spike) -> None:
+        stops = spike.kind == "diverged" and self.config.on_divergence == "stop"
         told = self.folder.decisions("spike")
         known = next((event for event in told if event["step"] == step), None)
         if known is None and len(told) < _MOST_EXPLAINED:
             found = diagnose(stepper, batch, spike, self.folder.checkpoints, self.history)
             known = found.facts()
             self.folder.decide("spike", known)
-            say(str(found))
+            if not stops:  # or the error says it
+                say(str(found))
         elif known is None:
             say(f"{spike}; {_MOST_EXPLAINED} such steps were explained already")
-        if spike.kind == "diverged" and self.config.on_divergence == "stop":
+        if stops:
             raise stopped(known, str(spike), str(self.folder.path))
 
     def state(self) -> dict[str, Any]:
@@ -186,6 +188,3 @@ def memory(device: str) -> dict[str, float]:
 def explanations(path: Path) -> list[dict[str, Any]]:
     """What a run told of itself, oldest first."""
     return RunFolder(path, None).decisions("spike")
-
-
-__all__ = ["Diverged", "Explanation", "Watch", "explanations", "memory", "norms", "stopped"]
