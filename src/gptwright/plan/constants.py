@@ -47,6 +47,28 @@ class Constants:
     # Largest vocabulary by bytes of text, and the largest part of a model that its table may be: ours, to be tuned.
     embedding_share: float = 0.6
     vocab: tuple[tuple[float, int], ...] = ((1e6, 1024), (3e6, 2048), (30e6, 4096), (1e9, 8192), (math.inf, 32768))
+    # Graphics cards. A product reaches gpu_share of the peak in a very wide model and less in a narrow one, gpu_share * d / (d +
+    # gpu_half_width): 30 % at 768 wide (nanoGPT's GPT-2 on 8 A100: 300e9 tokens in 4 days), 39 % at 4,096 (torchtitan, Llama 3.1 8B on H100,
+    # December 2024), 46 % at 1,152 with every trick (nanochat, February 2026): hence the interval.
+    gpu_share: float = 0.42
+    gpu_half_width: float = 300.0
+    gpu_low: float = 0.7
+    gpu_high: float = 1.4
+    gpu_launch_s: float = 150e-6  # a block's kernels one after the other, forward; an assumption: without graphs about 15 of 10 microseconds
+    # Of the time that cards talk: what the network reaches of its promise, what of the products hides it, what never hides. From 8 to 128
+    # cards torchtitan's 8B lost 3 %, which is 6 % of the talk.
+    gpu_link_share: float = 0.7
+    gpu_hides: float = 0.7
+    gpu_never_hides: float = 0.06
+    gpu_runtime_bytes: float = 1.5e9  # context, libraries, and gaps in the allocator; an assumption
+    gpu_memory_share: float = 0.9
+    # Serving. A decode step reaches this share of the memory's bandwidth: SmolLM2-135M in bf16 decodes 71 tokens/s here (docs/performance.md),
+    # and llama.cpp and vLLM reach 60 to 80 % where it was measured. A prompt reaches serve_flops_share of the peak of products.
+    serve_bandwidth_share: float = 0.6
+    serve_flops_share: float = 0.4
+    serve_batch: int = 64  # answers at once, more than which an engine seldom runs
+    serve_step_s: float = 3e-3  # launches and sampling of a token on a card; an assumption
+    serve_step_s_cpu: float = 1e-3
     # The dial of sizes: notches of a quarter, from one block up to some hundred times 10^9 parameters.
     size_step: float = 1.25
     sizes: int = 52

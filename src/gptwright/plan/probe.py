@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token
 from gptwright.model.presets import modern
 from gptwright.model.transformer import Transformer
+from gptwright.plan.work import update_work
 from gptwright.train import machine as trainer
 from gptwright.train.config import TrainConfig
 from gptwright.train.stepper import Stepper
@@ -78,7 +78,7 @@ class Machine:
         return _between(self.rates, d_model, lambda rate: rate.flops)
 
     def update_rate(self, d_model: int) -> float:
-        """Units of optimizer work a second at a width (see ``update_work``)."""
+        """Units of optimizer work a second at a width (see ``work.update_work``)."""
         return _between(self.rates, d_model, lambda rate: rate.update)
 
 
@@ -122,11 +122,6 @@ def probe(seconds: float = 5.0, folder: Path | None = None) -> Machine:
         rates=tuple(rates),
         probe_s=time.perf_counter() - begin,
     )
-
-
-def update_work(config: ModelConfig) -> float:
-    """Work of one optimizer step in multiply-adds of Muon's orthogonalisation: per matrix, its short side squared times its long side."""
-    return config.n_layers * sum(float(min(shape)) ** 2 * max(shape) for shape in trainer.matrices(config))
 
 
 def bf16_kind() -> Bf16:

@@ -18,7 +18,8 @@ from gptwright.model import cost
 from gptwright.model.config import ModelConfig
 from gptwright.model.presets import modern
 from gptwright.plan.constants import CONSTANTS, Constants
-from gptwright.plan.probe import Machine, update_work
+from gptwright.plan.probe import Machine
+from gptwright.plan.work import update_work
 from gptwright.train.config import TrainConfig
 
 _RUNS = Path(__file__).with_name("runs.json")
