@@ -10,6 +10,7 @@ constants of its released code); Qwen3 technical report (2505.09388), whose bloc
 """
 
 import math
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 import torch
@@ -218,19 +219,27 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
+        """Fill in ``initial_values``."""
+        for parameter, (_, value) in zip(self.parameters(), self.initial_values(seed), strict=True):
+            parameter.copy_(value)
+
+    def initial_values(self, seed: int) -> Iterator[tuple[str, Tensor]]:
         """GPT-2's initialisation: normal with std 0.02, and output projections smaller by 1/sqrt(2 n_layers), so that the residual
         stream's variance does not grow with depth. One generator, so that a seed means the same weights everywhere.
+
+        Yields:
+            Name and value of each parameter, in order, on the CPU; the model may be on the meta device.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
-                parameter.zero_()
+                yield name, torch.zeros(parameter.shape)
             elif parameter.ndim == 1:
-                parameter.fill_(1.0)
+                yield name, torch.ones(parameter.shape)
             else:
                 residual = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
                 std = 0.02 / math.sqrt(2 * self.config.n_layers) if residual else 0.02
-                parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+                yield name, torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
 
 
 def make_norm(config: ModelConfig) -> nn.Module:

@@ -54,8 +54,11 @@ def resolve(
     steps, step_s, evals, eval_s = config.max_steps, 0.0, _EVALS, 0.0
     if config.max_time is not None:
         step_s, eval_s = _probe(stepper, plan, heldout, updates)
+        spent = time.monotonic() - began
+        # Decided by the main process's clock, for all.
+        step_s, eval_s, spent, peak = stepper.world.share(lambda: [step_s, eval_s, spent, peak])
         evals = min(_EVALS, max(1, int(_EVAL_SHARE * config.max_time / max(eval_s, 1e-9))))
-        left = left_for_steps(config.max_time, time.monotonic() - began)
+        left = left_for_steps(config.max_time, spent)
         if config.eval_every is None:
             left -= evals * eval_s
         else:  # one at the end, the others as part of a step
@@ -65,7 +68,7 @@ def resolve(
         if fitting < 1:
             raise UserError(
                 f"a time budget of {config.max_time:.0f} s is too short: one step takes {step_s:.1f} s, "
-                f"and {time.monotonic() - began:.0f} s passed before the first",
+                f"and {spent:.0f} s passed before the first",
                 where="max_time",
                 fix="Give more time, or a smaller model or batch",
             )

@@ -116,6 +116,22 @@ class TrainConfig(Config):
         description="Training's kernels on the CPU. auto: where they can be built (g++); on: or stop; off: PyTorch alone.",
     )
     threads: int | None = Field(None, gt=0, description="CPU threads. None: as torch has them.")
+    parallel: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        description="How several processes (torchrun) divide the work. ddp: each holds the whole model; fsdp: weights, gradients and "
+        "moments are divided too; auto: fsdp where a whole one would not fit a GPU.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Keep only the input of each block and compute its inside again for the gradients: less memory, a third more work.",
+    )
+    fp8: bool = Field(
+        False,
+        description="Products of the blocks in 8-bit floats, on GPUs that can (Ada, Hopper and later); needs torchao.",
+    )
+    peer_timeout: Duration = Field(
+        600.0, gt=0, description="Silence after which another process of the run counts as lost. Seconds."
+    )
 
     @property
     def masks_documents(self) -> bool:

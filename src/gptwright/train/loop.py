@@ -3,11 +3,17 @@
 It pretrains, fine-tunes, learns preferences and continues alike: what differs is the objective, the plan's targets, which parameters
 require a gradient, and where the weights come from. It can be killed at any instant; run again with the same arguments it ends with
 the same bits (docs/exactness.md).
+
+Under torchrun the same loop runs in several processes. All take the same steps; the main one alone writes, keeps the ledger, calls
+callbacks, and decides what depends on a clock, a file or a person.
 """
 
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +21,7 @@ from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.files import read_json, remove_leftovers
 from gptwright.core.interrupt import StopFlag, stop_on_signals
 from gptwright.core.ledger import Ledger
-from gptwright.core.progress import Bar, clock, progress, say, short
+from gptwright.core.progress import Bar, clock, progress, say, short, silenced
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token
 from gptwright.model.transformer import Transformer
@@ -24,12 +30,15 @@ from gptwright.train.callbacks import AnyCallback, Callbacks, EarlyStop, RunView
 from gptwright.train.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Batch, Heldout, Plan
+from gptwright.train.distributed import PeerLost, World, launched
 from gptwright.train.metrics import Metrics, read_metrics
 from gptwright.train.objectives import Objective
+from gptwright.train.parallel import choose_machine, make_stepper
 from gptwright.train.plot import text_plot
 from gptwright.train.result import TrainResult, draw, write_stopped
-from gptwright.train.run import Resolved, RunFolder, warn_if_moved
-from gptwright.train.stepper import Stepper, StepResult
+from gptwright.train.run import Resolved, RunFolder
+from gptwright.train.schedule import Schedule
+from gptwright.train.stepper import StepResult
 from gptwright.train.watch import Watch
 from gptwright.train.writer import CheckpointWriter
 
@@ -50,6 +59,7 @@ def train(
     start: Path | None = None,
     label: str = "train",
     objective: Objective | None = None,
+    world: World | None = None,
 ) -> TrainResult:
     """Train, or go on with a run that was stopped or killed.
 
@@ -66,6 +76,7 @@ def train(
             earlier run. Ignored when ``run_dir`` has a checkpoint of its own.
         label: stands before the progress bar.
         objective: what a step minimises; None: next-token prediction over the plan's targets.
+        world: the processes that train together, each of which calls this alike; None: those of torchrun, if it started this one.
 
     Returns:
         The result; a run that was already finished gives it again.
@@ -73,17 +84,23 @@ def train(
     Raises:
         UserError: bad settings, a full disk, a damaged only checkpoint, or a loss or weights that are not numbers (with
             document ids).
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved and the same call goes on.
+        Interrupted: Ctrl-C or SIGTERM, here or in another process of the run; a checkpoint was saved and the same call goes on.
+        PeerLost: another process of the run is gone; the same call goes on from the last checkpoint.
     """
-    with stop_on_signals() as stop:
-        folder = RunFolder(run_dir, ledger)
-        run = _Run(model, plan, config, folder, heldout, callbacks, start, label, stop, objective or Objective())
+    world = launched() if world is None else world
+    with stop_on_signals() as stop, nullcontext() if world.is_main else silenced():
+        folder = RunFolder(run_dir, ledger, writes=world.is_main)
+        run = _Run(model, plan, config, folder, heldout, callbacks, start, label, stop, objective or Objective(), world)
         try:
             return run.go()
-        except BaseException as error:
+        except BaseException as raised:
+            error = PeerLost(raised) if world.lost(raised) else raised
             state = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
-            run.callbacks.end(state, write_stopped(run.folder.path, state, run.step, str(error)))
+            if world.is_main:
+                run.callbacks.end(state, write_stopped(run.folder.path, state, run.step, str(error)))
             run.folder.finish(state, {"error": str(error)})
+            if error is not raised:
+                raise error from raised
             raise
         finally:
             run.writer.close()
@@ -102,19 +119,18 @@ class _Run:
         label: str,
         stop: StopFlag,
         objective: Objective,
+        world: World,
     ) -> None:
         self.began = time.monotonic()
+        self.world = world
         self.plan, self.config, self.folder, self.heldout = plan, config, folder, heldout
         self.start, self.label, self.stop, self.objective = start, label, stop, objective
         self.early = None if config.patience is None else EarlyStop(config.patience)
-        self.callbacks = Callbacks([*callbacks, *filter(None, [self.early])])
+        self.callbacks = Callbacks([*callbacks, *filter(None, [self.early])] if world.is_main else [])
         self.watch = Watch(config, folder)
-        self.writer = CheckpointWriter(config.checkpoint_async, config.keep_last)
-        if isinstance(model, ModelConfig):
-            shape = model
-            model = Transformer(shape)
-            model.init_weights(config.seed)
+        self.writer = CheckpointWriter(config.checkpoint_async, config.keep_last, world)
         self.model = model
+        self.shape = model if isinstance(model, ModelConfig) else model.config
         self.bpb_by_source: dict[str, float] = {}
         self.bpb: float | None = None
         self.best: float | None = None
@@ -125,49 +141,54 @@ class _Run:
         self.seconds_before = 0.0
 
     def go(self) -> TrainResult:
-        config, folder = self.config, self.folder
+        config, folder, world = self.config, self.folder, self.world
         plan_key = " ".join(filter(None, (str(getattr(self.plan, "key", "")), self.objective.key)))
-        folder.path.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder.path)
+        if world.is_main:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder.path)
         machine.keep_memory()
-        resolved = folder.read_config(config, self.model.config, plan_key)
-        chosen = machine.choose(config) if resolved is None else self._same_machine(resolved)
+        world.connect(config.device, config.peer_timeout)
+        resolved = self._begun(plan_key)
+        chosen = choose_machine(config, resolved, self.shape, world)
         rows = len(self.plan.batch(0).tokens)
-        self.stepper = Stepper(self.model, config, chosen, rows=rows, objective=self.objective)
+        self.stepper = make_stepper(self.model, config, chosen, rows, self.objective, world)
         folder.begin(config.objective, config.model_dump())
         self.objective.begin(self.stepper, self.plan, folder.path)
-        checkpoint = latest_checkpoint(folder.checkpoints) if resolved is not None else None
+        like = self.stepper.tensors()
+        checkpoint = latest_checkpoint(folder.checkpoints, world, like) if resolved is not None else None
         if checkpoint is not None:
             self._restore(checkpoint)
         elif self.start is not None:
-            first = load_checkpoint(self.start)
+            first = load_checkpoint(self.start, world, like)
             self.stepper.load(first.weights, first.optimizer)
             self.updates = first.updates
         if resolved is None:
             resolved = budget.resolve(self.stepper, self.plan, config, self.heldout, self.updates, self.began)
-            folder.write_config(config, self.model.config, plan_key, resolved, self.start)
+            # The main process's schedule, if it was made from a clock.
+            self.resolved = Resolved.of(world.share(partial(asdict, resolved)))
+            folder.write_config(config, self.shape, plan_key, self.resolved, self.start)
             self.fresh = True
         else:
-            self.fresh = False
-        self.resolved, self.schedule, self.eval_s = resolved, resolved.schedule, resolved.eval_s
-        self.schedule = folder.as_decided(self.schedule)
+            self.resolved, self.fresh = resolved, False
+        self.schedule, self.eval_s = self._decided(self.resolved.schedule), self.resolved.eval_s
         self.trained = self.step < self.schedule.steps
         if self.trained:
             self._steps()
         return self._finish()
 
-    def _same_machine(self, resolved: Resolved) -> machine.Machine:
-        """The machine as resolved at the start, as far as this one can give it."""
-        then = resolved.machine
-        settings = {
-            "device": then.device,
-            "dtype": then.dtype,
-            "threads": then.threads,
-            "compile": "auto" if then.compiled else "off",
-        }
-        now = machine.choose(self.config.model_copy(update=settings))
-        warn_if_moved(then, now)
-        return now
+    def _begun(self, plan_key: str) -> Resolved | None:
+        """What the run was begun with, if it was."""
+
+        def read() -> dict[str, Any] | None:
+            found = self.folder.read_config(self.config, self.shape, plan_key)
+            return None if found is None else asdict(found)
+
+        stored = self.world.share(read)
+        return None if stored is None else Resolved.of(stored)
+
+    def _decided(self, schedule: Schedule) -> Schedule:
+        """A schedule with the decisions that stand in the run's folder."""
+        return Schedule(**self.world.share(lambda: asdict(self.folder.as_decided(schedule))))
 
     def _steps(self) -> None:
         eval_every = self.config.eval_every or max(1, -(-self.schedule.steps // self.resolved.evals))
@@ -175,13 +196,15 @@ class _Run:
         self.speed = budget.Speed()
         self.watch.begin(self.schedule.steps, self.step)
         with (
-            Metrics(self.folder.path / "metrics.jsonl", self.step) as metrics,
+            Metrics(self.folder.path / "metrics.jsonl", self.step, self.folder.writes) as metrics,
             progress(self.label, self.schedule.steps, "steps") as bar,
         ):
             bar.advance(self.step)
-            self.callbacks.begin(self._view())
+            if self.world.is_main:
+                self.callbacks.begin(self._view())
+            (stop,) = self.world.most(bool(self.stop))
             while self.step < self.schedule.steps:
-                if self.stop:
+                if stop:
                     self._save()
                     self.writer.wait()
                     raise Interrupted(
@@ -189,13 +212,20 @@ class _Run:
                     )
                 if self.step == self.schedule.decay_start and self.step > 0:
                     self._save("stable")
-                self._one(metrics, bar, eval_every)
-                self._maybe_save()
-                self._maybe_end_early(bar)
+                ended = self._one(metrics, bar, eval_every)
+                wanted = (bool(self.stop), self._is_due(), self._ends_early(), ended)
+                # What one process wants, all do: a signal may have reached any, the clock is the main one's.
+                stop, save, ending, stays_short = self.world.most(*wanted)
+                if ending or stays_short:
+                    self.schedule = self._decided(self.resolved.schedule)
+                    self.fresh, bar.total = self.fresh and not ending, self.schedule.steps
+                if save and self.step < self.schedule.steps:
+                    self._save()
         self._save()
         self.writer.wait()
 
-    def _one(self, metrics: Metrics, bar: Bar, eval_every: int) -> None:
+    def _one(self, metrics: Metrics, bar: Bar, eval_every: int) -> bool:
+        """One step. Returns whether a callback ends the run with it."""
         begin = time.perf_counter()
         batch = self.objective.gather(self.stepper, self.plan.batch(self.step), self.step)
         result = self.stepper.gradients(batch)
@@ -249,8 +279,8 @@ class _Run:
         if reason is not None and self.step < self.schedule.steps:
             self.folder.decide("ended_early", {"step": self.step, "why": reason, "planned": self.schedule.steps})
             say(f"the run ends after step {self.step}: {reason}")
-            self.schedule = self.folder.as_decided(self.schedule)
-            bar.total = self.schedule.steps
+            return True
+        return False
 
     def _view(self) -> RunView:
         settings = read_json(self.folder.path / "config.json")
@@ -270,7 +300,7 @@ class _Run:
         return "  ".join(parts)
 
     def _flops_per_token(self) -> float:
-        return flops_per_token(self.model.config, self.stepper.last_seq_len)
+        return flops_per_token(self.shape, self.stepper.last_seq_len)
 
     def _guard(self, result: StepResult, batch: Batch) -> bool:
         """Whether a step is to be taken: not when its numbers are none and it may be skipped, nor when there is nothing to learn."""
@@ -298,7 +328,7 @@ class _Run:
         return False
 
     def _refused(self, what: str, docs: Sequence[str], layer: str = "") -> UserError:
-        return guard.refusal(what, self.step, docs, layer, str(self.folder.path))
+        return guard.refusal(what, self.step, docs, layer, str(self.folder.path), self.config)
 
     def _measure(self) -> float:
         assert self.heldout is not None
@@ -314,8 +344,9 @@ class _Run:
 
     def _save(self, name: str | None = None) -> None:
         weights, state = self.stepper.tensors()
-        if bad := guard.bad_tensors(weights):
-            raise self._refused("the weights are not numbers", self.docs, bad[0])
+        bad = guard.bad_tensors(weights)
+        if any(self.world.most(bool(bad))):
+            raise self._refused("the weights are not numbers", self.docs, *bad[:1])
         loss = self.loss if math.isfinite(self.loss) else 0.0
         extra: dict[str, Any] = {"heldout_bpb": self.bpb, "best_bpb": self.best, "skipped": self.skipped}
         extra |= {"watch": self.watch.state(), "callbacks": self.callbacks.state()}
@@ -332,35 +363,38 @@ class _Run:
             self.watch.load(checkpoint.extra["watch"])
         self.callbacks.load(checkpoint.extra.get("callbacks", {}))
 
-    def _maybe_save(self) -> None:
-        every = self.config.checkpoint_every
-        due = self.step % every == 0 if every else time.monotonic() - self.last_saved > _CHECKPOINT_EVERY_S
-        if due and self.step < self.schedule.steps:
-            self._save()
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        if self.config.checkpoint_every:
+            return self.step % self.config.checkpoint_every == 0
+        return self.world.is_main and time.monotonic() - self.last_saved > _CHECKPOINT_EVERY_S
 
-    def _maybe_end_early(self, bar: Bar) -> None:
-        """Only the first process of a run may decide this: a resumed one must do what was decided, to end with the same bits."""
-        if not self.fresh or self.config.max_time is None:
-            return
+    def _ends_early(self) -> bool:
+        """Whether the decay begins now. Only the first process of a run may decide this: a resumed one must do what was decided, to end
+        with the same bits.
+        """
+        if not self.fresh or self.config.max_time is None or not self.world.is_main:
+            return False
         left = budget.left_for_steps(self.config.max_time, self._seconds(), self.eval_s)
         steps = budget.early_end(self.schedule, self.step, left, self.speed)
-        if steps is not None:
-            self.folder.decide("decay_started", {"step": self.step, "steps": steps, "planned": self.schedule.steps})
-            say(f"the machine is slower than at the start: the decay begins at step {self.step}, to end at {steps}")
-            self.schedule = self.schedule.ends_early(self.step, steps)
-            self.fresh, bar.total = False, steps
+        if steps is None:
+            return False
+        self.folder.decide("decay_started", {"step": self.step, "steps": steps, "planned": self.schedule.steps})
+        say(f"the machine is slower than at the start: the decay begins at step {self.step}, to end at {steps}")
+        return True
 
     def _finish(self) -> TrainResult:
         path, rows = self.folder.path, read_metrics(self.folder.path / "metrics.jsonl")
-        losses = draw(path, self.folder.id, rows)
-        if self.trained:
-            say(text_plot(losses))
+        if self.folder.writes:
+            losses = draw(path, self.folder.id, rows)
+            if self.trained:
+                say(text_plot(losses))
         step_s = sum(row["seconds"] for row in rows) / max(len(rows), 1)
         tokens_per_s = self.tokens / max(self.step, 1) / max(step_s, 1e-9)
         flops_per_s = tokens_per_s * self._flops_per_token()
-        best = path / "best" if (path / "best").is_dir() else None
+        best = path / "best" if self.world.share((path / "best").is_dir) else None
         if self.early is not None and best is not None:
-            self.stepper.load(load_checkpoint(best).weights, None)
+            self.stepper.load(load_checkpoint(best, self.world, self.stepper.tensors()).weights, None)
         result = TrainResult(
             model=self.stepper.finished(),
             steps=self.step,
@@ -376,7 +410,8 @@ class _Run:
             stable_checkpoint=path / "stable" if (path / "stable").is_dir() else None,
             best_checkpoint=best,
         )
-        facts = result.write()
-        self.callbacks.end("done", facts)
-        self.folder.finish("done", facts)
+        if self.folder.writes:
+            facts = result.write()
+            self.callbacks.end("done", facts)
+            self.folder.finish("done", facts)
         return result

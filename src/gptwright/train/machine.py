@@ -28,6 +28,8 @@ class Machine:
     isa: str
     torch_version: str
     kernels: str = ""  # the library's key, or "eager"; empty in records from before it was kept
+    processes: int = 1
+    parallel: str = "none"  # or ddp, fsdp
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -15,13 +15,16 @@ class Metrics:
     Args:
         path: of metrics.jsonl.
         step: steps done by the checkpoint the run starts from; later lines are cut off, a torn last line too.
+        writes: false: lines go nowhere.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, writes: bool = True) -> None:
+        self.path, self._file = path, None
+        if not writes:
+            return
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         with atomic_write(path, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
-        self.path = path
         self._file = open(path, "a", encoding="utf-8", newline="\n")
 
     def __enter__(self) -> Self:
@@ -30,8 +33,9 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # a full disk was told of already
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # a full disk was told of already
+                self._file.close()
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one line.
@@ -39,6 +43,8 @@ class Metrics:
         Raises:
             UserError: the disk is full.
         """
+        if self._file is None:
+            return
         try:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()

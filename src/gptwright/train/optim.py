@@ -105,7 +105,10 @@ class Optimizer:
             torch._foreach_mul_([self.grads[name] for name in self.adam], clip)
         if self.adam:
             self._adam(step, share)
-        self.parallel([partial(self._muon, entries, share, min(clip, 1.0)) for entries in self._chunks()])
+        self._matrices(share, min(clip, 1.0))
+
+    def _matrices(self, share: float, clip: float) -> None:
+        self.parallel([partial(self._muon, entries, share, clip) for entries in self._chunks()])
 
     def _chunks(self) -> list[list[Part]]:
         """Parts of one shape in stacks, as many stacks as there are workers, the larger shapes first."""
@@ -143,21 +146,36 @@ class Optimizer:
 
     @torch.no_grad()
     def _muon(self, entries: list[Part], share: float, clip: float) -> None:
-        c = self.config
-        rate, pieces = c.lr_matrix * share, []
-        for name, start, end in entries:
-            gradient, momentum = self.grads[name][start:end].mul_(clip), self.first[name][start:end]
-            momentum.lerp_(gradient, 1 - c.momentum)
-            piece = gradient.lerp(momentum, c.momentum)  # Nesterov
-            pieces.append(piece if piece.shape[0] <= piece.shape[1] else piece.mT)
-        updates = orthogonalise(torch.stack(pieces), self.fast_dtype)
-        for (name, start, end), update in zip(entries, updates.unbind(), strict=True):
-            master = self.masters[name][start:end]
-            tall = master.shape[0] > master.shape[1]
-            scale = max(1.0, master.shape[0] / master.shape[1]) ** 0.5
-            master.mul_(1 - rate * c.weight_decay).add_(
-                (update.mT if tall else update).to(master.dtype), alpha=-rate * scale
-            )
+        pieces = [self._direction(name, start, end, clip) for name, start, end in entries]
+        for (name, start, end), update in zip(entries, self._orthogonal(pieces), strict=True):
+            self._move(name, start, end, update, share)
+
+    def _direction(self, name: str, start: int, end: int, clip: float) -> Tensor:
+        """Some rows' Nesterov momentum, brought up to date (R, C)."""
+        gradient, momentum = self.grads[name][start:end].mul_(clip), self.first[name][start:end]
+        momentum.lerp_(gradient, 1 - self.config.momentum)
+        return gradient.lerp(momentum, self.config.momentum)
+
+    def _orthogonal(self, pieces: list[Tensor]) -> list[Tensor]:
+        """Whole matrices (R, C) of one shape or its transpose, orthogonalised together, each in its own shape."""
+        wide = [piece if piece.shape[0] <= piece.shape[1] else piece.mT for piece in pieces]
+        updates = orthogonalise(torch.stack(wide), self.fast_dtype).unbind()
+        return [u if p.shape[0] <= p.shape[1] else u.mT for u, p in zip(updates, pieces, strict=True)]
+
+    def _move(self, name: str, start: int, end: int, update: Tensor, share: float, rows: int | None = None) -> None:
+        """Update some rows of a master.
+
+        Args:
+            name: of the parameter.
+            start: first row.
+            end: the row after the last.
+            update: orthogonalised (R, C).
+            share: of the peak rate.
+            rows: of the whole map that these are of, when they are not all of it.
+        """
+        rate, master = self.config.lr_matrix * share, self.masters[name][start:end]
+        scale = max(1.0, (rows or master.shape[0]) / master.shape[1]) ** 0.5
+        master.mul_(1 - rate * self.config.weight_decay).add_(update.to(master.dtype), alpha=-rate * scale)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name."""

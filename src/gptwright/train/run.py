@@ -30,6 +30,9 @@ _FREE_TO_CHANGE = {
     "threads",
     "device",
     "compile",
+    "parallel",
+    "activation_checkpointing",
+    "peer_timeout",
 }
 
 
@@ -44,6 +47,18 @@ class Resolved:
     evals: int = 10
     eval_s: float = 0.0
 
+    @staticmethod
+    def of(stored: dict[str, Any]) -> "Resolved":
+        """From what ``asdict`` made of one, perhaps before some of it was kept."""
+        return Resolved(
+            Machine(**stored["machine"]),
+            Schedule(**stored["schedule"]),
+            stored["matmul_peak"],
+            stored["step_s"],
+            stored.get("evals", 10),
+            stored.get("eval_s", 0.0),
+        )
+
 
 class RunFolder:
     """Reads and writes the folder's small files.
@@ -51,10 +66,11 @@ class RunFolder:
     Args:
         path: the run's folder; its name is the run's id in the ledger.
         ledger: also told, when given.
+        writes: false in all processes of a run but the main one: they only read.
     """
 
-    def __init__(self, path: Path, ledger: Ledger | None) -> None:
-        self.path, self.ledger, self.id = path, ledger, path.name
+    def __init__(self, path: Path, ledger: Ledger | None, writes: bool = True) -> None:
+        self.path, self.ledger, self.id, self.writes = path, ledger if writes else None, path.name, writes
         self.checkpoints = path / "checkpoints"
 
     def begin(self, stage: str, config: dict[str, Any]) -> None:
@@ -68,6 +84,8 @@ class RunFolder:
     def write_config(
         self, config: TrainConfig, model: ModelConfig, plan_key: str, resolved: Resolved, start: Path | None = None
     ) -> None:
+        if not self.writes:
+            return
         write_json(
             self.path / "config.json",
             {
@@ -115,17 +133,12 @@ class RunFolder:
                 where=str(self.path),
                 fix="Give the run a new folder, or restore the settings",
             )
-        return Resolved(
-            Machine(**stored["machine"]),
-            Schedule(**stored["schedule"]),
-            stored["matmul_peak"],
-            stored["step_s"],
-            stored.get("evals", 10),
-            stored.get("eval_s", 0.0),
-        )
+        return Resolved.of(stored)
 
     def decide(self, kind: str, data: dict[str, Any]) -> None:
         """Record a decision durably; only then may it act."""
+        if not self.writes:
+            return
         path = self.path / "events.jsonl"
         try:
             with open(path, "a", encoding="utf-8", newline="\n") as file:
@@ -161,7 +174,7 @@ class RunFolder:
 
 def warn_if_moved(then: Machine, now: Machine) -> None:
     """Say that bit-identity ends when a run resumes on another class of machine."""
-    for name in ("isa", "torch_version", "threads", "kernels"):
+    for name in ("isa", "torch_version", "threads", "kernels", "processes", "parallel"):
         before, after = getattr(then, name), getattr(now, name)
         if before != after and before != "":
             say(

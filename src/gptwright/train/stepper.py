@@ -17,11 +17,13 @@ from gptwright.model.native import native
 from gptwright.model.transformer import Transformer
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Array, Batch, Rows, as_tensors, rows_of
+from gptwright.train.distributed import ONE, World, flatten
 from gptwright.train.documents import DocumentKernels
 from gptwright.train.logprobs import row_logprobs
 from gptwright.train.machine import Machine
 from gptwright.train.objectives import Objective
 from gptwright.train.optim import Optimizer, trainable
+from gptwright.train.shared import SharedOptimizer
 from gptwright.train.workers import Workers
 
 MICRO_TOKENS_CPU = 2048  # activations of a block then stay in the last-level cache
@@ -49,7 +51,8 @@ class StepResult:
 
 
 class Stepper:
-    """Owns the working weights and the optimizer of a run.
+    """Owns the working weights and the optimizer of a run. Several processes hold replicas, each takes its own rows of a batch, and the
+    sums of their gradients are joined once a step, in the masters' dtype; ``ShardedStepper`` divides the weights too.
 
     Args:
         model: holds the masters; moved to the machine's device, in fp32 (fp64).
@@ -57,7 +60,10 @@ class Stepper:
         machine: what they mean here.
         rows: of a batch; more workers than rows would only keep gradients for nothing. None: not known.
         objective: what a step minimises; None: next-token prediction.
+        world: the processes that train together.
     """
+
+    even = False  # whether every process must run as many parts as the others
 
     def __init__(
         self,
@@ -66,37 +72,59 @@ class Stepper:
         machine: Machine,
         rows: int | None = None,
         objective: Objective | None = None,
+        world: World = ONE,
     ) -> None:
-        self.config, self.machine, self.model = config, machine, model
+        self.config, self.machine, self.model, self.world = config, machine, model, world
         self.objective = objective or Objective()
         self.masked = config.masks_documents
-        wide = torch.float64 if machine.dtype == "float64" else torch.float32
-        model.to(device=machine.device, dtype=wide)
-        self.masters = trainable(model.named_parameters())
-        if not self.masters:
+        self.wide = torch.float64 if machine.dtype == "float64" else torch.float32
+        if not any(p.requires_grad for p in model.parameters()):
             raise UserError("nothing to train: every parameter is frozen")
-        self.work = model
-        if machine.torch_dtype != wide:
-            whole = {id(p): p for p in model.parameters() if not p.is_floating_point()}  # int8 bases are not held twice
-            self.work = copy.deepcopy(model, memo=dict(whole)).to(machine.torch_dtype)
-        self.work.train()
         self.kernels = kernels_for(machine)
+        self.work = self._place(model)
+        self.work.train()
         self.work.kernels = self.kernels
+        self.masters = trainable(model.named_parameters())
         self.params = trainable(self.work.named_parameters())
-        data = {name: p.data for name, p in self.masters.items()}
         self.micro_tokens = config.micro_tokens or (MICRO_TOKENS_CPU if machine.device == "cpu" else MICRO_TOKENS_GPU)
         self.last_seq_len = model.config.seq_len
-        self.optimizer = Optimizer(
-            data, model.config, config, wide if machine.dtype == "float64" else machine.torch_dtype
-        )
+        self.optimizer = self._optimizer()
         count = min(machine.threads, rows or machine.threads) if machine.device == "cpu" else 1
-        self.workers = Workers(self.work, self.optimizer.grads, self.kernels, count)
-        self.optimizer.workers, self.optimizer.parallel = count, self.workers.do
+        self.workers = self._workers(count)
+        self.optimizer.workers, self.optimizer.parallel = len(self.workers.workers), self.workers.do
+
+    def _place(self, model: Transformer) -> Transformer:
+        """Put the masters on the device. Returns the model that does the arithmetic."""
+        model.to(device=self.machine.device, dtype=self.wide)
+        if self.world.size > 1:
+            for p in trainable(model.named_parameters()).values():
+                self.world.from_main(p.data)
+        if self.machine.torch_dtype == self.wide:
+            return model
+        whole = {id(p): p for p in model.parameters() if not p.is_floating_point()}  # int8 bases are not held twice
+        return copy.deepcopy(model, memo=dict(whole)).to(self.machine.torch_dtype)
+
+    def _optimizer(self) -> Optimizer:
+        data = {name: p.data for name, p in self.masters.items()}
+        fast = self.machine.torch_dtype
+        if self.world.size == 1:
+            return Optimizer(data, self.model.config, self.config, fast)
+        shared = SharedOptimizer(data, self.model.config, self.config, fast, self.world)
+        self.flat = flatten(shared.grads)
+        return shared
+
+    def _workers(self, count: int) -> Workers:
+        return Workers(self.work, self.optimizer.grads, self.kernels, count)
+
+    def _join(self) -> None:
+        """After the backward passes of a step: gradients become those of all processes."""
+        if self.world.size > 1 and self.flat is not None:
+            self.world.add(self.flat)
 
     def batch_loss(
         self, batch: Batch, train: bool = True, objective: Objective | None = None
     ) -> tuple[float, int, dict[str, float]]:
-        """Forward (and backward when training) of a batch in parts of rows.
+        """Forward (and backward when training) of a batch in parts of rows; of all processes' rows together.
 
         Returns:
             Summed loss divided by the objective's count, that count, and the means of its stats.
@@ -109,13 +137,16 @@ class Stepper:
         scale, stats = 1.0 / max(count, 1), {}
 
         def part_loss(model: Transformer, number: int, rows: Rows) -> Tensor:
+            if number < 0:  # only to keep step with the others
+                return objective.loss(model, rows, 0.0, self.kernels)
             loss = objective.loss(model, rows, scale, self.kernels)
             stats[number] = rows.stats
             return loss
 
         loss = self._in_parts(batch, objective.unit, part_loss, train)
         names = stats.get(0, ())
-        return loss, count, {name: scale * sum(stats[n][name] for n in sorted(stats)) for name in names}
+        loss, *shown = self.world.sums(loss, *(scale * sum(stats[n][name] for n in sorted(stats)) for name in names))
+        return loss, count, dict(zip(names, shown, strict=True))
 
     def _in_parts(
         self, batch: Batch, unit: int, part_loss: Callable[[Transformer, int, Rows], Tensor], train: bool
@@ -130,14 +161,18 @@ class Stepper:
             )
         b, t = tokens.shape
         self.last_seq_len = t
-        rows = max(1, min(self.micro_tokens // t, -(-b // len(self.workers.workers))))
+        mine, most = self.world.rows(b, unit), self.world.most_rows(b, unit)
+        rows = max(1, min(self.micro_tokens // t, -(-most // len(self.workers.workers))))
         rows = -(-rows // unit) * unit
+        own = -(-len(mine) // rows)
 
         def part(model: Transformer, number: int) -> Tensor:
-            where = slice(number * rows, (number + 1) * rows)
-            return part_loss(model, number, rows_of(batch, where, self.machine.device, self.masked))
+            first = mine.start + number * rows
+            where = slice(first, min(first + rows, mine.stop)) if number < own else slice(0, unit)
+            given = rows_of(batch, where, self.machine.device, self.masked)
+            return part_loss(model, number if number < own else -1, given)
 
-        return self.workers.run(part, -(-b // rows), train)
+        return self.workers.run(part, -(-most // rows) if self.even else own, train)
 
     @torch.no_grad()
     def logprobs(self, batch: Batch) -> Array:
@@ -149,12 +184,19 @@ class Stepper:
             return found[number].sum()
 
         self._in_parts(batch, 1, part_loss, train=False)
-        values: Array = np.concatenate([found[number].cpu().numpy() for number in sorted(found)])
-        return values
+        own = [found[number].cpu().numpy() for number in sorted(found) if number >= 0]
+        if self.world.size == 1:
+            values: Array = np.concatenate(own)
+            return values
+        values, mine = np.zeros(len(batch.tokens)), self.world.rows(len(batch.tokens))
+        if own:
+            values[mine.start : mine.stop] = np.concatenate(own)
+        return np.array(self.world.sums(*values.tolist()))
 
     def gradients(self, batch: Batch) -> StepResult:
         """Gradients of a whole batch, not yet applied."""
         loss, count, stats = self.batch_loss(batch)
+        self._join()
         return StepResult(loss, float(self.optimizer.grad_norm()), as_tensors(batch)[0].numel(), count, stats)
 
     @torch.no_grad()

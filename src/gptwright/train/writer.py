@@ -1,6 +1,7 @@
 """Checkpoints written while training goes on: tensors are copied, which is the only pause, and a thread does the rest.
 
-At most one write is under way. The next one and the end of the run wait for it, and are told of its error.
+At most one write is under way. The next one and the end of the run wait for it, and are told of its error. Of several processes the main one
+writes for all; of weights that are divided each writes its own part.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from gptwright.core.errors import GptwrightError
+from gptwright.train import shards
 from gptwright.train.checkpoint import Checkpoint, save_checkpoint
+from gptwright.train.distributed import ONE, World
 
 
 class CheckpointWriter:
@@ -21,10 +24,11 @@ class CheckpointWriter:
     Args:
         background: in a thread; else in the caller's.
         keep: numbered checkpoints that stay.
+        world: the processes of the run.
     """
 
-    def __init__(self, background: bool, keep: int) -> None:
-        self.keep = keep
+    def __init__(self, background: bool, keep: int, world: World = ONE) -> None:
+        self.keep, self.world = keep, world
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="gptwright-checkpoint") if background else None
         self._pending: Future[Path] | None = None
 
@@ -35,12 +39,14 @@ class CheckpointWriter:
             UserError: the disk is full; perhaps since the write before.
         """
         self.wait()
+        if not self.world.is_main and not shards.divided(checkpoint.weights):
+            return
         if self._pool is None:
-            save_checkpoint(folder, checkpoint, name, self.keep)
+            save_checkpoint(folder, checkpoint, name, self.keep, self.world)
             return
         optimizer = _copies(checkpoint.optimizer) | {"rng": torch.get_rng_state()}
         copied = replace(checkpoint, weights=_copies(checkpoint.weights), optimizer=optimizer)
-        self._pending = self._pool.submit(save_checkpoint, folder, copied, name, self.keep)
+        self._pending = self._pool.submit(save_checkpoint, folder, copied, name, self.keep, self.world)
 
     def wait(self) -> None:
         """Until nothing is under way.
@@ -54,11 +60,11 @@ class CheckpointWriter:
 
     def close(self) -> None:
         """Wait, and end the thread. For the way out of a failed run: an error of a write is not raised over the run's own."""
-        with suppress(GptwrightError, OSError):
+        with suppress(GptwrightError, OSError, RuntimeError):  # RuntimeError: another process is gone
             self.wait()
         if self._pool is not None:
             self._pool.shutdown()
 
 
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    return {name: shards.copied(tensor) for name, tensor in tensors.items()}
