@@ -63,7 +63,9 @@ class Spec:
     @property
     def key(self) -> str:
         """Equal for equal runs, whatever series asked for them."""
+        usual = TrainConfig(max_steps=1).model_dump()
         values = {name: value for name, value in asdict(self).items() if name != "series"}
+        values["train"] = {name: value for name, value in self.train.items() if value != usual[name]}
         return json.dumps(values, sort_keys=True)
 
 

@@ -8,23 +8,54 @@ from proxy import Spec, Text, arguments, run_all
 
 STEPS = 128
 FIVE = (0.0025, 0.005, 0.01, 0.02, 0.04)
+THREE = (0.005, 0.01, 0.02)
+
+
+RATES = {1: (0.018, 0.04, 0.004), 2: (0.0125, 0.02, 0.004)}  # best of the series before: matrices, embedding, rest
+
+
+def _times(factor: float, matrix: float, embedding: float, other: float) -> dict[str, float]:
+    rates = {"lr_matrix": matrix, "lr_embedding": embedding, "lr_other": other}
+    return {name: float(f"{rate * factor:.3g}") for name, rate in rates.items()}
 
 
 def series() -> dict[str, list[Spec]]:
-    """All series, the cheapest first."""
+    """All series, the cheapest first: one setting is moved, the others stay at TrainConfig's defaults."""
+
+    def sweep(
+        name: str, depth: int, key: str, values: tuple[float, ...], steps: int = STEPS, rows: int = 16
+    ) -> list[Spec]:
+        return [Spec(name, depth, steps, rows, train={key: value}) for value in values]
+
     made: dict[str, list[Spec]] = {}
-    for depth in (1, 2, 3):
-        made[f"matrix-d{depth}"] = [Spec("matrix", depth, STEPS, train={"lr_matrix": rate}) for rate in FIVE]
-    for depth in (1, 2, 3):
-        made[f"embedding-d{depth}"] = [
-            Spec("embedding", depth, STEPS, train={"lr_embedding": rate}) for rate in (0.0025, 0.005, 0.01, 0.02, 0.04)
-        ]
+    for depth, values in ((1, FIVE), (2, FIVE), (3, THREE), (4, THREE)):
+        made[f"matrix-d{depth}"] = sweep("matrix", depth, "lr_matrix", values)
+        made[f"embedding-d{depth}"] = sweep("embedding", depth, "lr_embedding", values)
     for depth in (1, 2):
-        made[f"other-d{depth}"] = [
-            Spec("other", depth, STEPS, train={"lr_other": rate}) for rate in (0.001, 0.004, 0.016)
+        made[f"other-d{depth}"] = sweep("other", depth, "lr_other", (0.001, 0.004, 0.016))
+        made[f"decay-d{depth}"] = sweep("decay", depth, "weight_decay", (0.0, 0.1, 1.0))
+        # The same tokens in larger and smaller batches, each at three rates.
+        made[f"batch-d{depth}"] = [
+            spec for rows in (4, 64) for spec in sweep("batch", depth, "lr_matrix", THREE, STEPS * 16 // rows, rows)
         ]
-    made["matrix-d4"] = [Spec("matrix", 4, STEPS, train={"lr_matrix": rate}) for rate in (0.005, 0.01, 0.02)]
-    made["embedding-d4"] = [Spec("embedding", 4, STEPS, train={"lr_embedding": rate}) for rate in (0.005, 0.01, 0.02)]
+        made[f"tokens-d{depth}"] = sweep("tokens", depth, "lr_matrix", THREE, 4 * STEPS)
+        made[f"tokens-embedding-d{depth}"] = sweep("tokens", depth, "lr_embedding", THREE, 4 * STEPS)
+        # Four times the tokens, in batches of 1,024 to 16,384 tokens; all three rates go with the root of the batch.
+        made[f"horizon-d{depth}"] = [
+            Spec("horizon", depth, STEPS * 64 // rows, rows, train=_times((rows / 16) ** 0.5, *RATES[depth]))
+            for rows in (4, 8, 16, 32, 64)
+        ]
+    # Layers and width apart: one layer as wide as four have, four layers as narrow as one has.
+    made["width-256"] = [Spec("width", 1, STEPS, width=256, train={"lr_matrix": rate}) for rate in THREE]
+    made["layers-4"] = [Spec("layers", 4, STEPS, width=64, train={"lr_matrix": rate}) for rate in THREE]
+    for depth, values in (
+        (1, (0.001, 0.002, 0.004, 0.008)),
+        (2, (0.0005, 0.001, 0.002, 0.004)),
+        (3, (0.0005, 0.001, 0.002)),
+    ):
+        made[f"adamw-d{depth}"] = [
+            Spec("adamw", depth, STEPS, train={"optimizer": "adamw", "lr_other": rate}) for rate in values
+        ]
     return made
 
 

@@ -1,0 +1,186 @@
+"""A sweep from the command line: proxies of the project's model, kept row by row, stopped and continued, and what to write where."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptwright.core.errors import Interrupted, UserError
+from gptwright.model.presets import modern
+from gptwright.project import sweep_run
+from gptwright.project.project import Project
+from gptwright.project.sweeping import Sweep, known_key, values_of
+from gptwright.train.config import TrainConfig
+from gptwright.train.dial import settings_for
+from gptwright.train.guard import NotANumber
+from gptwright.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory, tiny: Any, gptwright: Any) -> Path:
+    root = tiny.make(tmp_path_factory.mktemp("sweep") / "tiny", notes=30, chats=0)
+    gptwright("run", "tokens", "--project", str(root)).ok()
+    return root
+
+
+@pytest.fixture
+def root(tokens: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tokens, tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def sweep(gptwright: Any, root: Path, *words: str) -> Any:
+    return gptwright("pretrain", "--project", str(root), "--json", "--max-steps", "3", *words)
+
+
+def test_sweep_when_run_then_curve_ledger_and_lines_for_the_file_agree(root: Path, gptwright: Any) -> None:
+    found = sweep(gptwright, root, "--sweep", "lr", "--values", "0.25,1").ok().json
+    assert {(t["value"], t["seed"]) for t in found["trials"]} >= {(v, s) for v in (0.25, 1.0) for s in (0, 1)}
+    tried = [value for value, _ in found["means"]]
+    assert min(tried) <= found["best"] <= max(tried)
+    assert (root / found["curve"]).read_text().startswith("<svg")
+    assert not list((root / "work" / "runs" / found["run"] / "proxies").iterdir())  # weights of proxies are not kept
+    with Project.open(root).ledger() as ledger:
+        run = ledger.runs("sweep")[-1]
+        assert (run.id, run.state) == (found["run"], "done")
+        assert len([e for e in ledger.events(run.id) if e.kind == "trial"]) == len(found["trials"])
+    again = sweep(gptwright, root, "--sweep", "lr", "--values", "0.25,1").ok()
+    assert again.json["run"] == found["run"]  # finished: shown, not run
+    assert "steps" not in again.err
+    text = gptwright("pretrain", "--project", str(root), "--max-steps", "3", "--sweep", "lr", "--values", "0.25,1").ok()
+    for name, value in found["settings"].items():
+        assert f"  {name} = {value:g}" in text.out
+    settings = [word for name, value in found["settings"].items() for word in ("--set", f"pretrain.{name}={value}")]
+    shown = gptwright("config", "show", "--project", str(root), "--json", *settings).ok().json
+    assert json.dumps(found["settings"]["lr_matrix"]) in json.dumps(shown)
+
+
+def test_sweep_when_stopped_in_a_proxy_then_the_same_command_goes_on_and_ends_alike(
+    root: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = sweep(gptwright, root, "--sweep", "weight_decay", "--values", "0,0.1").ok().json
+    shutil.rmtree(root / "work" / "runs")
+    (root / "work" / "ledger.sqlite").unlink()
+    calls = 0
+
+    def stops(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Interrupted("stopped")
+        return train(*args, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep_run, "train", stops)
+        stopped = sweep(gptwright, root, "--sweep", "weight_decay", "--values", "0,0.1")
+    assert stopped.code == 130
+    run = next((root / "work" / "runs").glob("*/trials.jsonl")).parent
+    with open(run / "trials.jsonl", "a") as file:
+        file.write('{"value": 0.1, "se')  # as a kill in the middle of a line leaves it
+    rows = len(sweep_run.read_trials(run))
+    assert rows == 2
+    monkeypatch.setattr(sweep_run, "train", lambda *a, **m: (order.append(1), train(*a, **m))[1])
+    order: list[int] = []
+    ended = sweep(gptwright, root, "--sweep", "weight_decay", "--values", "0,0.1").ok().json
+    assert ended["run"] == run.name
+    assert len(order) == len(ended["trials"]) - rows
+    assert ended["trials"] == whole["trials"]  # the same bits
+
+
+def test_sweep_when_a_proxy_diverges_then_the_value_is_out_and_the_sweep_goes_on(
+    root: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bursts(shape: Any, plan: Any, config: TrainConfig, **more: Any) -> Any:
+        if config.lr_matrix > 0.5:
+            raise NotANumber("the loss is not a number")
+        return train(shape, plan, config, **more)
+
+    monkeypatch.setattr(sweep_run, "train", bursts)
+    found = sweep(gptwright, root, "--sweep", "lr_matrix", "--values", "0.005,0.01,0.9").ok().json
+    assert dict(found["means"])[0.9] is None
+    assert found["best"] < 0.9
+
+
+def test_sweep_when_the_lowest_is_at_the_end_then_looks_further(
+    root: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Done:
+        def __init__(self, loss: float) -> None:
+            self.heldout_bpb = loss
+
+    def valley(shape: Any, plan: Any, config: TrainConfig, **more: Any) -> Any:
+        more["run_dir"].mkdir(parents=True)
+        return Done(abs(config.clip_norm - 7.9) + 0.01 * config.seed)
+
+    monkeypatch.setattr(sweep_run, "train", valley)
+    found = sweep(gptwright, root, "--sweep", "pretrain.clip_norm", "--values", "1,2").ok().json
+    assert [value for value, _ in found["means"]] == [1, 2, 4, 8]
+    assert found["best"] == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--sweep", "lr_matri"), "Did you mean lr_matrix?"),
+        (("--sweep", "pretrain.threads"), "decides nothing"),
+        (("--sweep", "model.depth"), "no such key to sweep"),
+        (("--sweep", ""), "no such key"),
+        (("--sweep", "lr", "--values", "1"), "two different values"),
+        (("--sweep", "lr", "--values", "1,x"), "x is not a number"),
+        (("--sweep", "lr", "--values", "0,1"), "above 0"),
+        (("--sweep", "lr", "--values", "nan,1"), "above 0"),
+        (("--sweep", "momentum", "--values", "0.9,1.5"), "momentum"),
+        (("--sweep", "decay", "--values", "linear,square"), "decay"),
+        (("--sweep", "lr", "--max-time", "0s"), "above 0"),
+        (("--sweep", "lr", "--max-time", "soon"), "not understood"),
+        (("--sweep", "lr", "--resume"), "--resume is not for sweeps"),
+        (("--values", "1,2"), "--values is for --sweep"),
+    ],
+)
+def test_sweep_when_asked_wrongly_then_one_clear_error_and_nothing_is_made(
+    words: tuple[str, ...], says: str, tmp_path: Path, tiny: Any, gptwright: Any
+) -> None:
+    root = tiny.make(tmp_path / "tiny", notes=2, chats=0)
+    done = gptwright("pretrain", "--project", str(root), *words)
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err.strip().splitlines()) <= 2
+    assert not (root / "work").exists()
+
+
+def test_known_key_when_written_with_or_without_its_section_then_is_one() -> None:
+    assert known_key("pretrain.weight_decay") == known_key("weight_decay") == "weight_decay"
+    with pytest.raises(UserError, match="Give one of lr, lr_matrix"):
+        known_key("qqq")
+
+
+def made(key: str, depth: int = 2, target: int = 4, **given: Any) -> Sweep:
+    small, large = (modern(depth=d, vocab_size=4096, seq_len=256) for d in (depth, target))
+    config = TrainConfig.model_validate({"max_steps": 64, **given})
+    here, aim = settings_for(small, config), settings_for(large, config)
+    return Sweep(key, values_of(key, None, here, 256), small, large, here, aim, 64)
+
+
+def test_transferred_when_the_proxys_best_is_the_dials_then_the_models_is_the_dials() -> None:
+    for key in ("lr", "lr_matrix", "lr_embedding", "weight_decay", "batch_tokens"):
+        one = made(key)
+        for name, value in one.transferred(one.present).items():
+            assert value == pytest.approx(getattr(one.aim, name), rel=0.01)
+
+
+def test_transferred_when_the_proxys_best_is_twice_the_dials_then_so_is_the_models() -> None:
+    one = made("lr_embedding")
+    assert one.transferred(2 * one.config.lr_embedding)["lr_embedding"] == pytest.approx(
+        2 * one.aim.lr_embedding, rel=0.01
+    )
+    assert made("lr").transferred(0.5)["lr_matrix"] == pytest.approx(0.5 * made("lr").aim.lr_matrix, rel=0.01)
+
+
+def test_settings_when_the_batch_is_swept_then_the_tokens_stay() -> None:
+    one = made("batch_tokens")
+    for value in one.values:
+        config = one.settings(value, 0)
+        assert config.max_steps is not None
+        assert config.max_steps * config.batch_tokens == pytest.approx(64 * one.config.batch_tokens, rel=0.02)
