@@ -8,6 +8,7 @@ Source: GRPO (DeepSeekMath, arXiv 2402.03300), eq. 3 and section 4.1; loss over 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -117,13 +118,7 @@ class Grpo(Objective):
     def gather(self, stepper: Stepper, batch: Batch, step: int) -> Batch:
         """Draw and reward answers, or read what was drawn."""
         given = cast(TaskBatch, batch)
-        path = self.folder / f"step-{step:08d}.json"
-        if step >= 0 and path.is_file():
-            kept = read_json(path)
-        else:
-            kept = self._draw(stepper, given, step)
-            if step >= 0:
-                write_json(path, kept)
+        kept = stepper.world.share(partial(self._drawn, stepper, given, step))
         answers: list[list[int]] = kept["answers"]
         prompts = [prompt for prompt in given.prompts for _ in range(self.config.group_size)]
         weights = advantages(np.array(kept["rewards"]), self.config.group_size, self.config.advantage)
@@ -140,6 +135,16 @@ class Grpo(Objective):
         # A step divides its stats by targets; the mean reward is over answers.
         extra = {"advantage": weights, "shown": np.array(kept["rewards"], dtype=np.float64) * count / len(answers)}
         return Work(tokens, targets, given.docs, extra, row_docs=[[uid] for uid in docs])
+
+    def _drawn(self, stepper: Stepper, given: TaskBatch, step: int) -> dict[str, Any]:
+        path = self.folder / f"step-{step:08d}.json"
+        if step >= 0 and path.is_file():
+            kept: dict[str, Any] = read_json(path)
+            return kept
+        kept = self._draw(stepper, given, step)
+        if step >= 0:
+            write_json(path, kept)
+        return kept
 
     def _draw(self, stepper: Stepper, given: TaskBatch, step: int) -> dict[str, Any]:
         size = self.config.group_size

@@ -33,11 +33,10 @@ from gptwright.train.data import Batch, Heldout, Plan
 from gptwright.train.distributed import PeerLost, World, launched
 from gptwright.train.metrics import Metrics, read_metrics
 from gptwright.train.objectives import Objective
-from gptwright.train.parallel import choose_machine, make_stepper
+from gptwright.train.parallel import begun, choose_machine, decided, make_stepper
 from gptwright.train.plot import text_plot
 from gptwright.train.result import TrainResult, draw, write_stopped
 from gptwright.train.run import Resolved, RunFolder
-from gptwright.train.schedule import Schedule
 from gptwright.train.stepper import StepResult
 from gptwright.train.watch import Watch
 from gptwright.train.writer import CheckpointWriter
@@ -148,7 +147,7 @@ class _Run:
             remove_leftovers(folder.path)
         machine.keep_memory()
         world.connect(config.device, config.peer_timeout)
-        resolved = self._begun(plan_key)
+        resolved = begun(folder, config, self.shape, plan_key, world)
         chosen = choose_machine(config, resolved, self.shape, world)
         rows = len(self.plan.batch(0).tokens)
         self.stepper = make_stepper(self.model, config, chosen, rows, self.objective, world)
@@ -170,25 +169,11 @@ class _Run:
             self.fresh = True
         else:
             self.resolved, self.fresh = resolved, False
-        self.schedule, self.eval_s = self._decided(self.resolved.schedule), self.resolved.eval_s
+        self.schedule, self.eval_s = decided(folder, self.resolved.schedule, world), self.resolved.eval_s
         self.trained = self.step < self.schedule.steps
         if self.trained:
             self._steps()
         return self._finish()
-
-    def _begun(self, plan_key: str) -> Resolved | None:
-        """What the run was begun with, if it was."""
-
-        def read() -> dict[str, Any] | None:
-            found = self.folder.read_config(self.config, self.shape, plan_key)
-            return None if found is None else asdict(found)
-
-        stored = self.world.share(read)
-        return None if stored is None else Resolved.of(stored)
-
-    def _decided(self, schedule: Schedule) -> Schedule:
-        """A schedule with the decisions that stand in the run's folder."""
-        return Schedule(**self.world.share(lambda: asdict(self.folder.as_decided(schedule))))
 
     def _steps(self) -> None:
         eval_every = self.config.eval_every or max(1, -(-self.schedule.steps // self.resolved.evals))
@@ -217,7 +202,7 @@ class _Run:
                 # What one process wants, all do: a signal may have reached any, the clock is the main one's.
                 stop, save, ending, stays_short = self.world.most(*wanted)
                 if ending or stays_short:
-                    self.schedule = self._decided(self.resolved.schedule)
+                    self.schedule = decided(self.folder, self.resolved.schedule, self.world)
                     self.fresh, bar.total = self.fresh and not ending, self.schedule.steps
                 if save and self.step < self.schedule.steps:
                     self._save()

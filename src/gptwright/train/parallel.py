@@ -16,13 +16,30 @@ from gptwright.train.config import TrainConfig
 from gptwright.train.distributed import World
 from gptwright.train.machine import Machine
 from gptwright.train.objectives import Objective
-from gptwright.train.run import Resolved, warn_if_moved
+from gptwright.train.run import Resolved, RunFolder, warn_if_moved
+from gptwright.train.schedule import Schedule
 from gptwright.train.stepper import Stepper
 
 Layout = Literal["none", "ddp", "fsdp"]
 _REPLICA_SHARE = (
     0.6  # of a GPU's memory that masters, gradients, moments and working weights may take; activations need the rest
 )
+
+
+def begun(folder: RunFolder, config: TrainConfig, shape: ModelConfig, plan_key: str, world: World) -> Resolved | None:
+    """What a run was begun with, if it was; see ``RunFolder.read_config``. The main process reads."""
+
+    def read() -> dict[str, Any] | None:
+        found = folder.read_config(config, shape, plan_key)
+        return None if found is None else asdict(found)
+
+    stored = world.share(read)
+    return None if stored is None else Resolved.of(stored)
+
+
+def decided(folder: RunFolder, schedule: Schedule, world: World) -> Schedule:
+    """A schedule with the decisions that stand in the run's folder. The main process reads."""
+    return Schedule(**world.share(lambda: asdict(folder.as_decided(schedule))))
 
 
 def choose_machine(config: TrainConfig, resolved: Resolved | None, shape: ModelConfig, world: World) -> Machine:

@@ -158,7 +158,7 @@ def reference(stepper: "Stepper", plan: AnswerPlan, folder: Path) -> Array:
         UserError: the kept ones are of other answers, or one is not a number.
     """
     path, key = folder / REFERENCE, str(getattr(plan, "key", ""))
-    if path.is_file():
+    if stepper.world.share(path.is_file):
         with safe_open(path, "pt") as kept:
             values: Array = kept.get_tensor("logprobs").numpy()
             if kept.metadata() == {"plan": key} and len(values) == plan.n_answers:
@@ -177,6 +177,7 @@ def reference(stepper: "Stepper", plan: AnswerPlan, folder: Path) -> Array:
         raise UserError(
             f"the start weights give {', '.join(docs)} a log-probability that is not a number", where="data"
         )
-    with atomic_write(path) as file:
-        file.write(save({"logprobs": torch.from_numpy(values)}, {"plan": key}))
+    if stepper.world.is_main:
+        with atomic_write(path) as file:
+            file.write(save({"logprobs": torch.from_numpy(values)}, {"plan": key}))
     return values

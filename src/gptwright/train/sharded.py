@@ -131,6 +131,10 @@ class ShardedStepper(Stepper):
     def refresh(self) -> None:
         """Working weights are made from the masters whenever they are gathered."""
 
+    def norms(self, tensors: Mapping[str, Tensor]) -> list[float]:
+        """See ``Stepper``."""
+        return [square**0.5 for square in self.world.sums(*(norm**2 for norm in super().norms(tensors)))]
+
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """See ``Stepper``; divided ones, which know their place in the whole."""
         weights = {n: self._divided(n, local(p.data)) for n, p in self.masters.items()}

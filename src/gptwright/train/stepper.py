@@ -217,6 +217,11 @@ class Stepper:
         mean, count, _ = self.batch_loss(batch, train=False, objective=_NEXT_TOKEN)
         return mean * count, count
 
+    def norms(self, tensors: Mapping[str, Tensor]) -> list[float]:
+        """L2 norms of gradients, masters or their like, of the whole ones where this process holds a part."""
+        found: list[float] = torch.stack(list(torch._foreach_norm(list(tensors.values())))).tolist()
+        return found
+
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Masters and optimizer state, for checkpoints and snapshots."""
         return {n: p.data for n, p in self.masters.items()}, self.optimizer.state()

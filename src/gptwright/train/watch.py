@@ -51,7 +51,7 @@ class Watch:
         self.history: Sequence[Mapping[str, Any]] = []
         self.every = 1
         self._layers: dict[str, float] = {}
-        self._before: list[Tensor] | None = None
+        self._before: dict[str, Tensor] | None = None
 
     def begin(self, steps: int, step: int) -> None:
         """Before the first step of this process.
@@ -83,19 +83,19 @@ class Watch:
         self._layers, self._before = {}, None
         if step % self.every == 0 or step in _FIRST:
             names = list(stepper.masters)
-            gradients = dict(zip(names, norms([stepper.optimizer.grads[name] for name in names]), strict=True))
+            gradients = dict(zip(names, stepper.norms(stepper.optimizer.grads), strict=True))
             self._layers = {f"grad_norm/{layer}": norm for layer, norm in layer_norms(gradients).items()}
-            self._before = [p.data.clone() for p in stepper.masters.values()]
+            self._before = {name: held.clone() for name, held in stepper.optimizer.masters.items()}
 
     @torch.no_grad()
     def after(self, stepper: Stepper) -> None:
         """After the update of a step."""
         if self._before is None:
             return
-        names, masters = list(stepper.masters), [p.data for p in stepper.masters.values()]
-        sizes = layer_norms(dict(zip(names, norms(masters), strict=True)))
-        torch._foreach_sub_(self._before, masters)
-        moved = layer_norms(dict(zip(names, norms(self._before), strict=True)))
+        names, masters = list(stepper.masters), stepper.optimizer.masters
+        sizes = layer_norms(dict(zip(names, stepper.norms(masters), strict=True)))
+        torch._foreach_sub_(list(self._before.values()), list(masters.values()))
+        moved = layer_norms(dict(zip(names, stepper.norms(self._before), strict=True)))
         self._before = None
         self._layers |= {f"weight_norm/{layer}": size for layer, size in sizes.items()}
         self._layers |= {f"update_ratio/{layer}": moved[layer] / max(size, 1e-12) for layer, size in sizes.items()}
@@ -132,6 +132,13 @@ class Watch:
 
     def _explain(self, stepper: Stepper, batch: Batch, step: int, spike: Spike) -> None:
         stops = spike.kind == "diverged" and self.config.on_divergence == "stop"
+        if (
+            stepper.even or not stepper.world.is_main
+        ):  # a part of the weights cannot read a batch again; of replicas one does it for all
+            if stops:
+                raise stopped(None, str(spike), str(self.folder.path))
+            say(str(spike))
+            return
         told = self.folder.decisions("spike")
         known = next((event for event in told if event["step"] == step), None)
         if known is None and len(told) < _MOST_EXPLAINED:
@@ -159,14 +166,6 @@ def stopped(known: Mapping[str, Any] | None, what: str, where: str) -> Diverged:
     text = f"{known['what']}. {known['text']}" if known is not None else what
     fix = known["fix"] if known is not None else "See: gptwright runs show"
     return Diverged(text, where=where, fix=f'{fix}. To go on all the same, set on_divergence = "tell"')
-
-
-def norms(tensors: list[Tensor]) -> list[float]:
-    """L2 norms, of shards together where tensors are sharded."""
-    stacked = torch.stack(list(torch._foreach_norm(tensors)))
-    whole = getattr(stacked, "full_tensor", None)
-    found: list[float] = (stacked if whole is None else whole()).tolist()
-    return found
 
 
 def memory(device: str) -> dict[str, float]:
