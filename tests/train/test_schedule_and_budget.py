@@ -163,3 +163,16 @@ def test_config_when_no_end_is_given_then_is_refused() -> None:
     with pytest.raises(ValueError, match="max_steps or max_time"):
         TrainConfig()
     assert TrainConfig(max_time="10m").max_time == 600
+
+
+def test_resolve_when_one_step_cannot_fit_the_time_then_is_refused_before_the_probe_runs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Transformer(tiny_config())
+    model.init_weights(0)
+    config = TrainConfig(max_time=300)
+    stepper = Stepper(model, config, machine.choose(config))
+    monkeypatch.setattr(machine, "matmul_peak", lambda *_: 1000.0)
+    monkeypatch.setattr(budget, "_probe", lambda *_: pytest.fail("the probe would have run it"))
+    with pytest.raises(UserError, match=r"a time budget of 300 s is too short: one step takes \d+ s at the fastest"):
+        budget.resolve(stepper, TinyPlan(), config, None, 0, time.monotonic())

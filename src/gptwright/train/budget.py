@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from gptwright.core.errors import UserError
+from gptwright.model.cost import flops_per_token
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Heldout, Plan
@@ -53,6 +54,10 @@ def resolve(
     peak = machine.matmul_peak(stepper.model.config, tokens, stepper.machine.torch_dtype, stepper.machine.device)
     steps, step_s, evals, eval_s = config.max_steps, 0.0, _EVALS, 0.0
     if config.max_time is not None:
+        # A batch as large as GPT-3's would keep the probe itself busy for an hour. Twice, since a busy machine shows a lower peak.
+        least_s = len(plan.batch(0).tokens) * seq_len * flops_per_token(stepper.model.config, seq_len) / peak
+        if stepper.world.size == 1 and least_s > 2 * config.max_time:
+            raise _too_short(config.max_time, f"one step takes {least_s:.0f} s at the fastest")
         step_s, eval_s = _probe(stepper, plan, heldout, updates)
         spent = time.monotonic() - began
         # Decided by the main process's clock, for all.
@@ -66,16 +71,21 @@ def resolve(
             step_s += eval_s / config.eval_every
         fitting = int(left / step_s)
         if fitting < 1:
-            raise UserError(
-                f"a time budget of {config.max_time:.0f} s is too short: one step takes {step_s:.1f} s, "
-                f"and {spent:.0f} s passed before the first",
-                where="max_time",
-                fix="Give more time, or a smaller model or batch",
+            raise _too_short(
+                config.max_time, f"one step takes {step_s:.1f} s, and {spent:.0f} s passed before the first"
             )
         steps = fitting if steps is None else min(steps, fitting)
     assert steps is not None, "TrainConfig requires max_steps or max_time"
     schedule = Schedule.of(steps, config.warmup_share, config.decay_share, config.final_lr_share, config.decay)
     return Resolved(stepper.machine, schedule, peak, step_s, evals, eval_s)
+
+
+def _too_short(max_time_s: float, why: str) -> UserError:
+    return UserError(
+        f"a time budget of {max_time_s:.0f} s is too short: {why}",
+        where="max_time",
+        fix="Give more time, or a smaller model or batch",
+    )
 
 
 def _probe(stepper: Stepper, plan: Plan, heldout: Heldout | None, updates: int) -> tuple[float, float]:
