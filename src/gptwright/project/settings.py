@@ -120,6 +120,11 @@ class FinetuneStep(TrainConfig):
         description="File or folder of conversations (OpenAI, ShareGPT, Alpaca, CSV); for dpo, ipo, kto a file of prompt, chosen, rejected "
         "(kto also prompt, completion, label); for grpo of prompt, answer. None: the corpus's own conversations.",
     )
+    documents: bool = Field(
+        False,
+        description="sft, lora, distill: also learn the corpus's documents as plain text, every word of them, in the same rows as the "
+        "conversations; how often each source is shown is its weight.",
+    )
     teacher: str | None = Field(
         None, description="distill: a model's id or alias, or a directory with the same tokenizer."
     )
@@ -153,6 +158,10 @@ class FinetuneStep(TrainConfig):
     def _complete(self) -> Self:
         if self.method in ("dpo", "ipo", "kto", "grpo") and self.data is None and not getattr(self, "steps", ()):
             raise ValueError(f"method {self.method} needs data")
+        if self.documents and self.method not in ("sft", "lora", "distill"):
+            raise ValueError(
+                f"method {self.method} learns no documents; leave documents out, or make it a step of its own"
+            )
         if self.method == "distill" and self.teacher is None:
             raise ValueError("method distill needs a teacher")
         if self.method == "grpo" and self.reward == "python" and self.reward_file is None:
@@ -180,7 +189,12 @@ class EvaluateSettings(Config):
 
     suites: list[str] = Field(
         ["heldout", "samples"],
-        description="heldout (bits per byte beside baselines), samples, or paths of your own question files.",
+        description="heldout (bits per byte beside baselines), samples, chat, adaptation (beside the model that it was tuned from: held-out "
+        "text by source, the watched text, your questions), or paths of your own question files.",
+    )
+    watch: str | None = Field(
+        None,
+        description="adaptation: text of a general kind that is no source, to see what is forgotten: a file, a folder or package:DIST[/glob].",
     )
     samples: list[str] = Field(
         ["Hello! How are you?", "What do you like to do at the weekend?", "Tell me something about your family."],

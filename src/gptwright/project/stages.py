@@ -93,7 +93,7 @@ def stages_of(project: "Project") -> list[Stage]:
                 "gptwright.tokens.tokenizer",
             ),
             libraries=("tokenizers",),
-            outside=lambda: {f"weight of {name}": str(weight) for name, weight in weights_of(project).items()},
+            outside=lambda: _weights_print(project),
         ),
         Stage(
             "pretrain",
@@ -108,21 +108,26 @@ def stages_of(project: "Project") -> list[Stage]:
             ("torch",),
         ),
     ]
-    data = settings.finetune.data
+    data, plain = settings.finetune.data, any(step.documents for step in settings.finetune.chain())
     finetune = Stage(
         "finetune",
-        ("corpus", "pretrain") if own else () if data else ("corpus",),
-        keys("finetune") if own else (*keys("finetune"), "model.seq_len"),
+        ("corpus", "pretrain") if own else () if data and not plain else ("corpus",),
+        (*keys("finetune"), *(() if own else ("model.seq_len",)), *(("corpus.mix",) if plain else ())),
         (*_TRAIN_CODE, *_TUNE_CODE, "gptwright.model.lora"),
         ("torch",),
-        outside=lambda: _base_fingerprint(project) | _tuning_files(project),
+        outside=lambda: (
+            _base_fingerprint(project) | _tuning_files(project) | (_weights_print(project) if plain else {})
+        ),
     )
     rest = [
         Stage(
             "evaluate",
             ("finetune", "corpus"),
             ("evaluate",),
-            tuple(f"gptwright.evaluate.{name}" for name in ("bpb", "baselines", "questions", "chat_quality")),
+            (
+                *(f"gptwright.evaluate.{name}" for name in ("bpb", "baselines", "questions", "chat_quality")),
+                "gptwright.project.adapting",
+            ),
             outside=lambda: {
                 suite: _stat(path) for suite in settings.evaluate.suites if (path := project.root / suite).is_file()
             },
@@ -224,6 +229,13 @@ def _base_fingerprint(project: "Project") -> dict[str, str]:
     with project.ledger() as ledger:
         found = ledger.find("model", base)
     return {"[finetune] base": found.hash if found else "missing"}
+    if base.startswith("package:"):
+        from gptwright.project.exchange import find_model_file
+
+        try:
+            return {"[finetune] base": _stat(find_model_file(base))}
+        except UserError:
+            return {"[finetune] base": "missing"}
 
 
 def corpus(job: "Job") -> StageResult:
@@ -299,6 +311,10 @@ def write_contents(folder: Path, documents: "Iterator[Document]") -> None:
 def weights_of(project: "Project") -> dict[str, float]:
     """The weights of the sources, by name."""
     return {name: source.weight for name, source in project.settings.corpus.sources.items()}
+def _weights_print(project: "Project") -> dict[str, str]:
+    return {f"weight of {name}": str(weight) for name, weight in weights_of(project).items()}
+
+
 
 
 def tokenizer(job: "Job") -> StageResult:

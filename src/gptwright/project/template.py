@@ -9,6 +9,8 @@ from gptwright.core.files import atomic_write, write_json
 from gptwright.project.settings import ProjectSettings, Settings
 
 TEMPLATES = ("starter", "empty", "adapt")
+# What adapt puts beside its configuration: how conversations look, and questions on its texts in other words than theirs.
+EXAMPLES = {"data/example.jsonl": "adapt.example.jsonl", "questions.jsonl": "adapt.questions.jsonl"}
 
 
 def create(directory: Path, template: str) -> Path:
@@ -37,6 +39,10 @@ def create(directory: Path, template: str) -> Path:
         file.write(text.replace("NAME", name))
     if template != "starter":
         (directory / "data").mkdir(exist_ok=True)
+    for place, name in EXAMPLES.items() if template == "adapt" else ():
+        if not (directory / place).exists():
+            with atomic_write(directory / place, "w") as file:
+                file.write((files("gptwright.project") / "templates" / name).read_text(encoding="utf-8"))
     write_json(directory / ".gptwright" / "schema.json", json_schema(Settings))
     if not (directory / ".gitignore").exists():
         with atomic_write(directory / ".gitignore", "w") as file:

@@ -13,6 +13,7 @@ from gptwright.core.files import atomic_write, read_json, write_json
 from gptwright.core.hashing import b2_file
 from gptwright.core.progress import say, short
 from gptwright.core.stages import StageResult
+from gptwright.corpus.mix import documents as mixed
 from gptwright.corpus.chats import read_chats
 from gptwright.corpus.view import Document, documents
 from gptwright.evaluate.bpb import heldout_windows
@@ -138,6 +139,7 @@ def finetune(job: "Job") -> StageResult:
         "adapter": settings.adapter,
         "methods": [step.method for step in settings.chain()],
     }
+    if settings.data is None:
     return publish(job, result, base.path, facts, adapter, parents=(base.artifact_id,) if base.artifact_id else ())
 
 
@@ -164,8 +166,15 @@ def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
 
 
 def conversations(job: "Job", settings: "FinetuneStep") -> Iterator[Document | list[dict[str, str]]]:
-    """Conversations to learn from: the user's file or folder, else the documents of the corpus's training part that hold one."""
-    if settings.data is None:
+    """What to learn from: the conversations of the user's file or folder, else of the corpus's training part; with ``documents`` also the
+    plain ones there, all of the corpus as often as its mix shows it."""
+    if settings.documents:
+        corpus = job.project.settings.corpus
+        weights = {name: source.weight for name, source in corpus.sources.items()}
+        for document in mixed(job.project.work / "corpus", corpus.mix, weights):
+            if settings.data is None or not document.messages:
+                yield document
+    elif settings.data is None:
         yield from (document for document in documents(job.project.work / "corpus", "train") if document.messages)
         return
     path = job.project.root / settings.data
