@@ -1,13 +1,17 @@
 """What a run saw when, asked of its folder after the plan is gone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from gptwright.tokens.answers import JudgedPlan, PairPlan
 from gptwright.tokens.plan import BatchPlan
+from gptwright.tokens.preferences import Task, read_judged, read_pairs
 from gptwright.tokens.sft import SftPlan
 from gptwright.tokens.shards import TokenDataset, write_tokens
 from gptwright.tokens.slots import recall_slots, record_slots
 from gptwright.tokens.tokenizer import Tokenizer
+from gptwright.train.grpo import TaskPlan
 
 from .conftest import Doc
 
@@ -53,3 +57,47 @@ def test_slots_of_pretraining_are_found_until_the_data_set_is_written_anew(
 def test_slots_of_a_run_that_left_none_are_unknown(tmp_path: Path) -> None:
     record_slots(object(), tmp_path / "run", tmp_path)
     assert recall_slots(tmp_path / "run", tmp_path) is None
+
+
+QUESTIONS = [f"What is number {n}?" for n in range(11)]
+
+
+def rows_of_preferences(path: Path) -> Path:
+    rows = [{"prompt": q, "chosen": f"It is {q[-2]}.", "rejected": "no"} for q in QUESTIONS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_slots_of_pairs_and_judged_answers_say_the_steps_of_every_row(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = rows_of_preferences(tmp_path / "pairs.jsonl")
+    pairs = PairPlan(read_pairs(path).rows, tokenizer, 64, 3, seed=2)
+    record_slots(pairs, tmp_path / "dpo", tmp_path, {"pairs.jsonl:4": ["a" * 32], "pairs.jsonl:9": ["a" * 32]})
+    slots = recall_slots(tmp_path / "dpo", tmp_path)
+    assert slots is not None
+    expected = seen(pairs, 20)
+    assert len(expected) == len(QUESTIONS)
+    assert {uid: slots.steps_of(uid, 20) for uid in expected} == expected
+    assert slots.steps_of("a" * 32, 20) == sorted({*expected["pairs.jsonl:4"], *expected["pairs.jsonl:9"]})
+
+    judged = JudgedPlan(read_judged(path).rows, tokenizer, 64, 3, seed=2)
+    record_slots(judged, tmp_path / "kto", tmp_path)
+    slots = recall_slots(tmp_path / "kto", tmp_path)
+    assert slots is not None
+    for uid in expected:  # a mismatched answer is seen too: the loss depends on it
+        own = [
+            step
+            for step in range(20)
+            for numbers in [judged.batch(step).extra["answer"].tolist()]
+            if uid in {judged.rendered.uids[n] for i in numbers for n in (i, int(judged.partner[i]))}
+        ]
+        assert slots.steps_of(uid, 20) == own
+
+
+def test_slots_of_tasks_say_the_steps_of_every_task(tmp_path: Path) -> None:
+    tasks = [Task(f"tasks.jsonl:{n}", [], "a", {}) for n in range(7)]
+    plan = TaskPlan(tasks, [[1, 2]] * 7, 2, 3, seed=5)
+    record_slots(plan, tmp_path / "grpo", tmp_path)
+    slots = recall_slots(tmp_path / "grpo", tmp_path)
+    assert slots is not None
+    expected = seen(plan, 15)
+    assert {uid: slots.steps_of(uid, 15) for uid in expected} == expected

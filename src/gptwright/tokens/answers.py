@@ -17,6 +17,7 @@ from gptwright.core.hashing import b2_json
 from gptwright.tokens.permute import Permutation
 from gptwright.tokens.plan import IGNORE
 from gptwright.tokens.preferences import Judged, Message, Pair
+from gptwright.tokens.slots import RowSlots
 from gptwright.tokens.tokenizer import Tokenizer
 
 _ROUND = 16  # rows are a multiple of this long: few different shapes, little padding
@@ -177,6 +178,11 @@ class PairPlan:
         """Answers first .. last - 1, in order."""
         return self.rendered.batch(range(first, last))
 
+    def slots(self) -> RowSlots:
+        """Which pair stands in which step."""
+        uids = np.array(self.rendered.uids[::2])
+        return RowSlots(uids, np.arange(self.n), np.arange(self.n + 1), self.batch_size, self.seed, "answers")
+
 
 class JudgedPlan:
     """Batches of KTO: an answer a row, with the same prompts' mismatched answers beside it. Attributes as ``PairPlan``.
@@ -201,6 +207,7 @@ class JudgedPlan:
         circle = Permutation(self.n, "mismatch", seed)
         places = circle.place(np.arange(self.n))
         partner = circle((places + 1) % self.n).tolist()
+        self.partner = np.array(partner, dtype=np.int64)
         self.rendered = Answers(
             [row.prompt for row in judged] * 2,
             [row.answer for row in judged] + [judged[other].answer for other in partner],
@@ -227,6 +234,12 @@ class JudgedPlan:
     def answers(self, first: int, last: int) -> AnswerBatch:
         """Answers first .. last - 1, in order; from ``n`` on the mismatched ones."""
         return self.rendered.batch(range(first, last))
+
+    def slots(self) -> RowSlots:
+        """Which row of the file stands in which step; a mismatched answer has been seen too."""
+        members = np.stack([np.arange(self.n), self.partner], axis=1).reshape(-1)
+        edges = np.arange(0, 2 * self.n + 1, 2)
+        return RowSlots(np.array(self.rendered.uids[: self.n]), members, edges, self.batch_size, self.seed, "answers")
 
 
 def _order(n: int, batch_size: int, seed: int, step: int) -> list[int]:

@@ -22,6 +22,7 @@ from gptwright.model.kernels import Kernels
 from gptwright.model.transformer import Transformer
 from gptwright.tokens.permute import Permutation, draw
 from gptwright.tokens.preferences import Task
+from gptwright.tokens.slots import RowSlots
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import IGNORE, Array, Batch, Plan, Rows, Work
 from gptwright.train.logprobs import token_logprobs
@@ -91,6 +92,11 @@ class TaskPlan:
         shape = (len(tasks) * self.group_size, _ROUND)
         empty = np.zeros(shape, dtype=np.int64)
         return TaskBatch(tasks, [self.prompts[n] for n in numbers], empty, empty + IGNORE, [task.uid for task in tasks])
+
+    def slots(self) -> RowSlots:
+        """Which task stands in which step."""
+        uids, n = np.array([task.uid for task in self.tasks]), len(self.tasks)
+        return RowSlots(uids, np.arange(n), np.arange(n + 1), self.batch_size, self.seed, "tasks")
 
 
 class Grpo(Objective):
