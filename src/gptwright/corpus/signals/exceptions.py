@@ -136,15 +136,17 @@ def table() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """The same for the kernels: open addressing.
 
     Returns:
-        Keys (4096,), 0 for none; values (4096 + 128 * 128,), where what follows the values says which pairs of first and last
-        character (their low seven bits) some entry has: most words are told by that alone.
+        Keys (4096,), 0 for none; values (4096 + 256,), where the bits that follow the values say which pairs of first and
+        last character (their low seven bits) some entry has: most words are told by that alone.
     """
-    keys, values = np.zeros(4096, np.uint64), np.zeros(4096 + 128 * 128, np.int64)
+    keys, values = np.zeros(4096, np.uint64), np.zeros(4096 + 256, np.int64)
+    pairs = values[4096:].view(np.uint64)
     for word, value in exceptions().items():
         key = word_hash(word)
         at = key & 4095
         while keys[at]:
             at = (at + 1) & 4095
         keys[at], values[at] = key, value
-        values[4096 + (ord(word[0]) & 127) * 128 + (ord(word[-1]) & 127)] = 1
+        first, last = ord(word[0]) & 127, ord(word[-1]) & 127
+        pairs[2 * first + (last >> 6)] |= np.uint64(1) << np.uint64(last & 63)
     return keys, values

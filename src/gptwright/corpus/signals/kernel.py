@@ -180,9 +180,9 @@ def _words(room, runs, different, symbols, lengths, out):
     entropy = 0.0
     for i in range(different):
         k = get_touched(room)[0, i]
-        times = kind[3, k]
-        size = kind[1, k] - kind[0, k]
-        marks = kind[2, k]
+        times = kind[k, 3]
+        size = kind[k, 1] - kind[k, 0]
+        marks = kind[k, 2]
         chars += times * size
         longest = max(longest, size)
         lengths[min(size, _LONG)] += times
@@ -223,10 +223,10 @@ def _tokens(room, different, total, hashes, ellipses, unis, out):
     real, chars, alpha, stops = 0, 0, 0, 0
     for i in range(different):
         k = get_touched(room)[1, i]
-        times, marks = word[3, k], word[2, k]
+        times, marks = word[k, 3], word[k, 2]
         if marks & NO_SYMBOL:
             real += times
-            chars += times * (word[1, k] - word[0, k])
+            chars += times * (word[k, 1] - word[k, 0])
         if marks & WORD_ALPHA:
             alpha += times
         if marks & WORD_STOP:
@@ -245,10 +245,9 @@ def _lengths(room, ids, words, n):
     """Fill ``room.size`` with the characters before each word."""
     total = 0
     size = get_size(room)
-    starts, ends = words[0], words[1]
     for i in range(n):
         size[i] = total
-        total += ends[ids[i]] - starts[ids[i]]
+        total += words[ids[i], 1] - words[ids[i], 0]
     size[n] = total
     return total
 
@@ -289,11 +288,11 @@ def look(data, start, end, room, counts, lengths, out):
     line_out[15] = over(ends, tokens)
     copies(room, n, lines, paragraphs, spans, repeat_out, line_out)
     _lengths(room, get_stream(room)[0], get_word(room), tokens)
-    sequences(room, get_stream(room)[0], tokens, get_word(room)[3], grams)
+    sequences(room, get_stream(room)[0], tokens, get_word(room), grams)
     for k in range(9):
         repeat_out[4 + k] = over(grams[k], n)
     total = _lengths(room, get_stream(room)[1], get_uni(room), unis)
-    sequences(room, get_stream(room)[1], unis, get_uni(room)[3], grams)
+    sequences(room, get_stream(room)[1], unis, get_uni(room), grams)
     for k in range(9):
         repeat_out[17 + k] = over(grams[9 + k], total)
     c4_lines(room, pages, runs, counts, n, c4)

@@ -7,17 +7,17 @@ import numpy as np
 
 from gptwright.corpus.signals.arrays import get_cp, get_fl, get_line, get_list, get_lower, get_page, get_para, get_run
 from gptwright.corpus.signals.chars import ALNUM, BULLET, SPACE, TERMINAL
-from gptwright.corpus.signals.jit import ZERO, part
+from gptwright.corpus.signals.jit import ZERO, inlined, part
 from gptwright.corpus.signals.marks import LOREM, POLICY, READ_MORE, SCRIPT, says
 from gptwright.corpus.signals.repeats import repeated_spans
 
 
-@part
+@inlined
 def over(a, b):
     return a / b if b else 0.0
 
 
-@part
+@inlined
 def strip(fl, s, e):
     while s < e and fl[s] & SPACE:
         s += 1

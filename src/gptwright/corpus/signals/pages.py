@@ -79,7 +79,7 @@ def count_sentences(room, first, last, s, e):
     """
     if s >= e:
         return 0
-    run, kind, pool, marks = get_run(room), get_kind(room), get_pool(room)[0], get_word(room)[2]
+    run, kind, pool, words = get_run(room), get_kind(room), get_pool(room)[0], get_word(room)
     total, ended = 1, False
     end = s
     for k in range(first, last):
@@ -88,8 +88,8 @@ def count_sentences(room, first, last, s, e):
             total += 1
             ended = False
         one = run[2, k]
-        for at in range(kind[4, one], kind[4, one] + kind[5, one]):
-            mark = marks[pool[at]]
+        for at in range(kind[one, 4], kind[one, 4] + kind[one, 5]):
+            mark = words[pool[at], 2]
             if mark & WORD_END:
                 ended = True
             elif ended and not mark & WORD_PUNCT:
@@ -104,10 +104,10 @@ def count_sentences(room, first, last, s, e):
 @part
 def _prose_sentences(room, first, last):
     """Sentences of a line in the place of nltk's trained model: an end mark, no abbreviation before it, no small letter after it."""
-    run, marks = get_run(room), get_kind(room)[2]
+    run, kind = get_run(room), get_kind(room)
     total = 1 if last > first else 0
     for k in range(first, last - 1):
-        if marks[run[2, k]] & ENDS_SENTENCE and not marks[run[2, k + 1]] & STARTS_LOWER:
+        if kind[run[2, k], 2] & ENDS_SENTENCE and not kind[run[2, k + 1], 2] & STARTS_LOWER:
             total += 1
     return total
 
@@ -152,7 +152,7 @@ def c4_lines(room, pages, runs, counts, tail, out):
         first = at
         marks, phrases, longest = 0, 0, 0
         while at < runs and run[0, at] < e:
-            marks |= kind[2, run[2, at]]
+            marks |= kind[run[2, at], 2]
             phrases |= run[5, at]
             longest = max(longest, run[1, at] - run[0, at])
             at += 1
@@ -182,7 +182,7 @@ def c4_lines(room, pages, runs, counts, tail, out):
                 last = add_runs(room, counts, s, e, first, ZERO)
                 marks, phrases = 0, 0
                 for k in range(first, last):
-                    marks |= kind[2, run[2, k]]
+                    marks |= kind[run[2, k], 2]
                     phrases |= run[5, k]
             tail = start
         words = last - first

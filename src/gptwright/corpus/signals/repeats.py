@@ -5,10 +5,9 @@
 
 import numpy as np
 
-from gptwright.corpus.signals.arrays import get_cp, get_list, get_others, get_size, get_stamp
-from gptwright.corpus.signals.jit import ZERO, part
-from gptwright.corpus.signals.runs import enter
-from gptwright.corpus.signals.tokens import span_hash
+from gptwright.corpus.signals.arrays import get_copies, get_cp, get_list, get_once, get_others, get_size, get_stamp
+from gptwright.corpus.signals.jit import ZERO, inlined, part
+from gptwright.corpus.signals.runs import enter, table_mask
 
 _GOLD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -20,17 +19,8 @@ def new_stamp(room):
     return get_stamp(room)[0]
 
 
-@part
-def table_mask(table, items):
-    """How much of a table to use for so many items: small documents stay in the cache."""
-    cells = 1024
-    while cells < 2 * items and cells < len(table):
-        cells *= 2
-    return cells - 1
-
-
-@part
-def sequences(room, ids, n, counts, out):
+@inlined
+def sequences(room, ids, n, words, out):
     """Characters in repeated sequences of words. Only where both shorter sequences repeat can a longer one, so few are looked at.
 
     A sequence is known by the ids of its two parts, never by a hash: nothing is taken for something else.
@@ -38,7 +28,7 @@ def sequences(room, ids, n, counts, out):
     Args:
         ids: the words, by id: a row of ``room.stream``.
         n: words.
-        counts: how often each word comes, by id.
+        words: what is known of words by id; the fourth column is how often each comes.
         out: (18,) for n = 2, 3, 4: characters of the most frequent sequence, spaces between words counted, times how often it comes
             (datatrove), then of the longest among the most frequent, without spaces, 0 when none repeats (DCLM); for n = 5 to 10:
             characters of repeats that do not overlap (datatrove), then of all words in repeated sequences (DCLM).
@@ -48,7 +38,7 @@ def sequences(room, ids, n, counts, out):
     out[:] = 0
     found = ZERO
     for i in range(n):
-        if counts[ids[i]] > 1:
+        if words[ids[i], 3] > 1:
             place[found] = i
             name[found] = ids[i]
             found += 1
@@ -126,8 +116,8 @@ def repeated_spans(room, starts, ends, n, out):
         out: (6,) spans; their characters; those of second and later copies: spans, characters; those of all copies: spans, characters.
     """
     stamp = new_stamp(room)
-    mask = table_mask(get_others(room), n)
-    first, last, times = get_list(room)[0], get_list(room)[1], get_list(room)[2]
+    mask = table_mask(get_copies(room), n)
+    cp, once = get_cp(room), get_once(room)
     out[:] = 0
     known = ZERO
     for k in range(n):
@@ -136,29 +126,41 @@ def repeated_spans(room, starts, ends, n, out):
             continue
         out[0] += 1
         out[1] += e - s
-        one = enter(
-            get_others(room),
-            mask,
-            stamp,
-            span_hash(get_cp(room), s, e),
-            get_cp(room),
-            s,
-            e,
-            get_cp(room),
-            first,
-            last,
-            known,
-        )
+        one = enter(get_copies(room), mask, stamp, _line_hash(cp, s, e), cp, s, e, cp, once, known)
         if one == known:
-            first[one], last[one] = s, e
+            once[one, 0], once[one, 1], once[one, 2] = s, e, 1
             known += 1
-            times[one] = 1
             continue
         out[2] += 1
         out[3] += e - s
-        times[one] += 1
-        if times[one] == 2:
+        once[one, 2] += 1
+        if once[one, 2] == 2:
             out[4] += 1
             out[5] += e - s
         out[4] += 1
         out[5] += e - s
+
+
+@inlined
+def _line_hash(cp, s, e):
+    """A hash of many code points: four at a time, so that products need not wait for each other."""
+    a, b, c, d = np.uint64(e - s), np.uint64(1), np.uint64(2), np.uint64(3)
+    i = s
+    while i + 4 <= e:
+        a = (a ^ np.uint64(cp[i])) * _GOLD
+        b = (b ^ np.uint64(cp[i + 1])) * _GOLD
+        c = (c ^ np.uint64(cp[i + 2])) * _GOLD
+        d = (d ^ np.uint64(cp[i + 3])) * _GOLD
+        a ^= a >> np.uint64(32)
+        b ^= b >> np.uint64(32)
+        c ^= c >> np.uint64(32)
+        d ^= d >> np.uint64(32)
+        i += 4
+    while i < e:
+        a = (a ^ np.uint64(cp[i])) * _GOLD
+        a ^= a >> np.uint64(32)
+        i += 1
+    a = (a ^ (b << np.uint64(21) | b >> np.uint64(43))) * _GOLD
+    a ^= a >> np.uint64(32)
+    c = (c ^ (d << np.uint64(21) | d >> np.uint64(43))) * _GOLD
+    return (a ^ (c >> np.uint64(17))) * _GOLD

@@ -36,22 +36,24 @@ class Room(NamedTuple):
     # runs as they come: start, end, id, first spaCy word, first Unicode word, phrases found at it
     run: I4  # (6, n)
     # known runs: start, end, marks, how often they come here, first word in the pool, number of words, the same for Unicode words
-    kind: I4  # (8, n)
+    kind: I4  # (n, 8), so that all of a run stands in one line of the cache
     pool: I4  # (2, n) word ids of known runs
     stream: I4  # (2, n) word ids as they come: spaCy, Unicode
-    word: I4  # (4, n) known spaCy words: start, end, marks, how often
-    uni: I4  # (4, n) known Unicode words
+    word: I4  # (n, 4) known spaCy words: start, end, marks, how often
+    uni: I4  # (n, 4) known Unicode words
     touched: I4  # (3, n) ids of the document's runs, spaCy words, Unicode words, each once
     line: I4  # (4, n) lines at "\n": start, end, and the same stripped
     page: I4  # (3, n) lines of str.splitlines: start, end, which rules remove it (bit 0 C4, 1 datatrove, 2 FineWeb)
     drop: npt.NDArray[np.uint8]  # (n,) lines at "\n" that RefinedWeb's rules remove
     para: I4  # (2, n) paragraphs: start, end
-    list: I4  # (6, n) for n-grams and repeated lines
+    list: I4  # (5, n) for n-grams and repeated lines
+    once: I4  # (n, 3) different lines: start, end, how often
     size: I8  # (n,) characters before each word
-    runs: U8  # (m, 2) tables: key, stamp and id
+    runs: U8  # (m,) tables: stamp and id
     words: U8
     unis: U8
-    others: U8
+    others: U8  # (m, 2) key, stamp and id
+    copies: U8  # (m,)
     stamp: I8  # (1,)
 
 
@@ -60,22 +62,23 @@ def make_room(most_bytes: int) -> Room:
     n = most_bytes + 16
     known = MOST_RUNS + n
     text = 16 * MOST_RUNS + 2 * n
-    cells = 1 << (2 * known).bit_length()
+    cells = 1 << (2 * (known + MOST_RUNS)).bit_length()
 
     def ints(rows: int, columns: int) -> I4:
         return np.empty((rows, columns), np.int32)
 
-    def cells_of() -> U8:
-        return np.zeros((cells, 2), np.uint64)
+    def table() -> U8:
+        return np.zeros(cells, np.uint64)
 
     keys, values = exceptions.table()
     return Room(
         flags=chars.flags(), lower=chars.lower(), classes=chars.word_classes(), keys=keys, values=values,
         cp=np.empty(2 * n, np.int32), fl=np.empty(2 * n, np.uint32), wb=np.empty(2 * n, np.uint8), starts=np.empty(n + 8, np.int64),
         text=np.empty(text, np.int32), text_fl=np.empty(text, np.uint32), text_wb=np.empty(text, np.uint8),
-        run=ints(6, n), kind=ints(8, known), pool=ints(2, text), stream=ints(2, n), word=ints(4, text), uni=ints(4, text), touched=ints(3, n),
-        line=ints(4, n), page=ints(3, n), drop=np.empty(n, np.uint8), para=ints(2, n // 2 + 16), list=ints(6, n), size=np.empty(n, np.int64),
-        runs=cells_of(), words=cells_of(), unis=cells_of(), others=cells_of(), stamp=np.zeros(1, np.int64),
+        run=ints(6, n), kind=ints(known, 8), pool=ints(2, text), stream=ints(2, n), word=ints(text, 4), uni=ints(text, 4), touched=ints(3, n),
+        line=ints(4, n), page=ints(3, n), drop=np.empty(n, np.uint8), para=ints(2, n // 2 + 16), list=ints(5, n), once=ints(n, 3),
+        size=np.empty(n, np.int64),
+        runs=table(), words=table(), unis=table(), others=np.zeros((cells, 2), np.uint64), copies=table(), stamp=np.zeros(1, np.int64),
     )  # fmt: skip
 
 

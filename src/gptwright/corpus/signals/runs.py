@@ -33,13 +33,14 @@ from gptwright.corpus.signals.chars import (
     ALNUM,
     SPACE,
 )
-from gptwright.corpus.signals.jit import ZERO, part
+from gptwright.corpus.signals.jit import ZERO, inlined, part
 from gptwright.corpus.signals.marks import HAS_SCRIPT, MAY_PHRASE, marks_of_run, marks_of_word, phrase_at
 from gptwright.corpus.signals.tokens import exception_of, spacy_words, span_hash, unicode_word
 
 # Places of the scratch that all kernels share: what is known of runs, then counts of the document
 (
     _STAMP,
+    _MASK,
     _RUNS,
     _WORDS,
     _UNIS,
@@ -51,8 +52,8 @@ from gptwright.corpus.signals.tokens import exception_of, spacy_words, span_hash
     DIFFERENT_UNIS,
     ALL_WORDS,
     ALL_UNIS,
-) = range(12)
-N_COUNTS = 12
+) = range(13)
+N_COUNTS = 13
 MOST_RUNS = 1 << 14  # known at a time, beside those of the document: their tables stay in the processor's cache
 
 
@@ -88,37 +89,33 @@ def decode(data, start, end, room):
     return n
 
 
-@part
-def enter(table, mask, stamp, key, cp, s, e, text, starts, ends, n):
+@inlined
+def enter(table, mask, stamp, key, cp, s, e, text, spans, n):
     """The id of a span of text in a table; a new one gets the next id, n, and is told apart from all others by its characters.
 
     Args:
-        table: (m, 2); ``mask`` of its cells are used.
-        text, starts, ends: the spans by id. The caller puts a new one in.
+        table: (m,) stamp and id in one number, so that eight stand in a line of the cache; ``mask`` of its cells are used.
+        text, spans: where the spans stand, by id: start and end first. The caller puts a new one in.
     """
     at = np.int64((key ^ (key >> np.uint64(32))) & np.uint64(mask))
     mark = np.uint64(stamp) << np.uint64(32)
     while True:
-        entry = table[at, 1]
+        entry = table[at]
         if entry & np.uint64(0xFFFFFFFF00000000) != mark:
-            table[at, 0] = key
-            table[at, 1] = mark | np.uint64(n)
+            table[at] = mark | np.uint64(n)
             return n
-        if table[at, 0] == key:
-            one = np.int64(entry & np.uint64(0xFFFFFFFF))
-            first = np.int64(starts[one])
-            if ends[one] - first == e - s:
-                same = True
-                for k in range(e - s):
-                    if text[first + k] != cp[s + k]:
-                        same = False
-                        break
-                if same:
-                    return one
+        one = np.int64(entry & np.uint64(0xFFFFFFFF))
+        first = np.int64(spans[one, 0])
+        if spans[one, 1] - first == e - s:
+            k = ZERO
+            while k < e - s and text[first + k] == cp[s + k]:
+                k += 1
+            if k == e - s:
+                return one
         at = (at + 1) & mask
 
 
-@part
+@inlined
 def _new_run(room, counts, n, s, e):
     """Keep the text of a new run, mark it and cut it into words of both kinds.
 
@@ -127,25 +124,19 @@ def _new_run(room, counts, n, s, e):
         n: the run's id.
         s, e: where it stands in the document.
     """
-    kind, pool, starts, stamp, mask = (
-        get_kind(room),
-        get_pool(room),
-        get_starts(room),
-        counts[_STAMP],
-        len(get_runs(room)) - 1,
-    )
+    kind, pool, starts, stamp, mask = get_kind(room), get_pool(room), get_starts(room), counts[_STAMP], counts[_MASK]
     text, fl, wb = get_text(room), get_text_fl(room), get_text_wb(room)
     base = counts[_TEXT_USED]
     for i in range(s, e):
         text[base + i - s], fl[base + i - s], wb[base + i - s] = get_cp(room)[i], get_fl(room)[i], get_wb(room)[i]
     s, e = base, base + e - s
     counts[_TEXT_USED] = e
-    kind[0, n], kind[1, n] = s, e
-    kind[2, n] = marks_of_run(room, s, e, exception_of(text, s, e, get_keys(room), get_values(room)))
-    kind[3, n] = 0
+    kind[n, 0], kind[n, 1] = s, e
+    kind[n, 2] = marks_of_run(room, s, e, exception_of(text, s, e, get_keys(room), get_values(room)))
+    kind[n, 3] = 0
     total = spacy_words(text, fl, s, e, get_keys(room), get_values(room), starts)
     at = counts[_POOL]
-    kind[4, n], kind[5, n] = at, total
+    kind[n, 4], kind[n, 5] = at, total
     for i in range(total):
         a, b = starts[i], starts[i + 1]
         known = counts[_WORDS]
@@ -158,15 +149,14 @@ def _new_run(room, counts, n, s, e):
             a,
             b,
             text,
-            get_word(room)[0],
-            get_word(room)[1],
+            get_word(room),
             known,
         )
         if word == known:
             counts[_WORDS] = known + 1
-            get_word(room)[0, word], get_word(room)[1, word] = a, b
-            get_word(room)[2, word] = marks_of_word(room, a, b)
-            get_word(room)[3, word] = 0
+            get_word(room)[word, 0], get_word(room)[word, 1] = a, b
+            get_word(room)[word, 2] = marks_of_word(room, a, b)
+            get_word(room)[word, 3] = 0
         pool[0, at + i] = word
     counts[_POOL] = at + total
     at = counts[_POOL_UNIS]
@@ -185,18 +175,17 @@ def _new_run(room, counts, n, s, e):
                 a,
                 b,
                 text,
-                get_uni(room)[0],
-                get_uni(room)[1],
+                get_uni(room),
                 known,
             )
             if word == known:
                 counts[_UNIS] = known + 1
-                get_uni(room)[0, word], get_uni(room)[1, word] = a, b
-                get_uni(room)[3, word] = 0
+                get_uni(room)[word, 0], get_uni(room)[word, 1] = a, b
+                get_uni(room)[word, 3] = 0
             pool[1, at + total] = word
             total += 1
         a = b
-    kind[6, n], kind[7, n] = at, total
+    kind[n, 6], kind[n, 7] = at, total
     counts[_POOL_UNIS] = at + total
 
 
@@ -207,16 +196,27 @@ def clear(room, counts, n):
     Runs are known from document to document, since most of them come again. What is known changes no result, only the time it takes.
     """
     for i in range(counts[DIFFERENT_RUNS]):
-        get_kind(room)[3, get_touched(room)[0, i]] = 0
+        get_kind(room)[get_touched(room)[0, i], 3] = 0
     for i in range(counts[DIFFERENT_WORDS]):
-        get_word(room)[3, get_touched(room)[1, i]] = 0
+        get_word(room)[get_touched(room)[1, i], 3] = 0
     for i in range(counts[DIFFERENT_UNIS]):
-        get_uni(room)[3, get_touched(room)[2, i]] = 0
+        get_uni(room)[get_touched(room)[2, i], 3] = 0
     counts[DIFFERENT_RUNS:] = 0
-    if counts[_STAMP] == 0 or counts[_TEXT_USED] + 2 * n > len(get_text(room)) - 16 or counts[_RUNS] > MOST_RUNS:
+    most = max(counts[_RUNS], counts[_WORDS], counts[_UNIS]) + n
+    if 2 * most > counts[_MASK] or counts[_TEXT_USED] + 2 * n > len(get_text(room)) - 16 or counts[_RUNS] > MOST_RUNS:
         counts[:] = 0
         get_stamp(room)[0] += 1
         counts[_STAMP] = get_stamp(room)[0]
+        counts[_MASK] = table_mask(get_runs(room), 2 * MOST_RUNS + n)
+
+
+@part
+def table_mask(table, items):
+    """How much of a table to use for so many items: the fewer, the more of it stays in the cache."""
+    cells = 1024
+    while cells < 2 * items and cells < len(table):
+        cells *= 2
+    return cells - 1
 
 
 @part
@@ -237,8 +237,7 @@ def add_runs(room, counts, s, e, first, count):
         get_pool(room),
         get_stream(room),
     )
-    table, mask, stamp, text = get_runs(room), len(get_runs(room)) - 1, counts[_STAMP], get_text(room)
-    begins, finishes = get_kind(room)[0], get_kind(room)[1]
+    table, mask, stamp, text = get_runs(room), counts[_MASK], counts[_STAMP], get_text(room)
     at = first
     i = s
     tok, uni = counts[ALL_WORDS], counts[ALL_UNIS]
@@ -250,49 +249,49 @@ def add_runs(room, counts, s, e, first, count):
         while j < e and not fl[j] & SPACE:
             j += 1
         n = counts[_RUNS]
-        one = enter(table, mask, stamp, span_hash(cp, i, j), cp, i, j, text, begins, finishes, n)
+        one = enter(table, mask, stamp, span_hash(cp, i, j), cp, i, j, text, kind, n)
         if one == n:
             counts[_RUNS] = n + 1
             _new_run(room, counts, n, i, j)
         run[0, at], run[1, at], run[2, at] = i, j, one
         run[3, at], run[4, at] = tok, uni
         run[5, at] = (
-            phrase_at(room, i, j, s, e, np.int64(kind[2, one])) if kind[2, one] & (MAY_PHRASE | HAS_SCRIPT) else 0
+            phrase_at(room, i, j, s, e, np.int64(kind[one, 2])) if kind[one, 2] & (MAY_PHRASE | HAS_SCRIPT) else 0
         )
         if count != 0:
-            if kind[3, one] == 0:
+            if kind[one, 3] == 0:
                 get_touched(room)[0, counts[DIFFERENT_RUNS]] = one
                 counts[DIFFERENT_RUNS] += 1
-            kind[3, one] += 1
-            source = kind[4, one]
-            for k in range(kind[5, one]):
+            kind[one, 3] += 1
+            source = kind[one, 4]
+            for k in range(kind[one, 5]):
                 stream[0, tok + k] = pool[0, source + k]
-            tok += kind[5, one]
-            source = kind[6, one]
-            for k in range(kind[7, one]):
+            tok += kind[one, 5]
+            source = kind[one, 6]
+            for k in range(kind[one, 7]):
                 stream[1, uni + k] = pool[1, source + k]
-            uni += kind[7, one]
+            uni += kind[one, 7]
         at += 1
         i = j
     if count != 0:
         counts[ALL_WORDS], counts[ALL_UNIS] = tok, uni
-        _count_words(room, counts, pool[0], kind[4], kind[5], get_word(room)[3], np.int64(1))
-        _count_words(room, counts, pool[1], kind[6], kind[7], get_uni(room)[3], np.int64(2))
+        _count_words(room, counts, pool[0], np.int64(4), get_word(room), np.int64(1))
+        _count_words(room, counts, pool[1], np.int64(6), get_uni(room), np.int64(2))
     return at
 
 
-@part
-def _count_words(room, counts, pool, starts, sizes, times, which):
+@inlined
+def _count_words(room, counts, pool, column, words, which):
     """How often each word comes, from how often each run does. ``which``: 1 for spaCy words, 2 for Unicode words."""
-    found = ZERO
+    found, kind = ZERO, get_kind(room)
     touched = get_touched(room)[which]
     for i in range(counts[DIFFERENT_RUNS]):
         one = get_touched(room)[0, i]
-        often = get_kind(room)[3, one]
-        for at in range(starts[one], starts[one] + sizes[one]):
+        often = kind[one, 3]
+        for at in range(kind[one, column], kind[one, column] + kind[one, column + 1]):
             word = pool[at]
-            if times[word] == 0:
+            if words[word, 3] == 0:
                 touched[found] = word
                 found += 1
-            times[word] += often
+            words[word, 3] += often
     counts[DIFFERENT_RUNS + which] = found

@@ -32,14 +32,14 @@ from gptwright.corpus.signals.chars import (
     SUFFIX,
 )
 from gptwright.corpus.signals.exceptions import LONGEST, MULTIPLIER, SPECIAL, UNIT
-from gptwright.corpus.signals.jit import ZERO, part
+from gptwright.corpus.signals.jit import ZERO, inlined, part
 
 _MULTIPLIER = np.uint64(MULTIPLIER)
 _ALPHA = np.uint32(PLAIN_LOWER | PLAIN_UPPER)
 _FACE = 7  # characters of the longest face that is looked for inside a run
 
 
-@part
+@inlined
 def span_hash(cp, s, e):
     """A hash of code points; ``exceptions.word_hash`` is the same in Python."""
     value = np.uint64(e - s)
@@ -54,7 +54,15 @@ def exception_of(cp, s, e, keys, values):
     """What the table of exceptions says of a word; 0 for nothing."""
     if e - s > LONGEST or e <= s:
         return ZERO
-    if values[4096 + (cp[s] & 127) * 128 + (cp[e - 1] & 127)] == 0:
+    last = np.uint64(cp[e - 1])
+    pairs = np.uint64(
+        values[
+            np.uint64(4096)
+            + ((np.uint64(cp[s]) & np.uint64(127)) << np.uint64(1))
+            + (last >> np.uint64(6) & np.uint64(1))
+        ]
+    )
+    if pairs >> (last & np.uint64(63)) & np.uint64(1) == 0:
         return ZERO
     key = span_hash(cp, s, e)
     at = np.int64(key & np.uint64(4095))
@@ -65,7 +73,7 @@ def exception_of(cp, s, e, keys, values):
     return ZERO
 
 
-@part
+@inlined
 def _digit(c):
     return 48 <= c <= 57
 
@@ -227,7 +235,7 @@ def _infix(cp, fl, s, e, i):
     return 0
 
 
-@part
+@inlined
 def _put(starts, n, s, mark):
     """A word at s; where an exception cuts it, its parts."""
     starts[n] = s
@@ -349,7 +357,7 @@ def _faces(cp, fl, keys, values, starts, n):
     return kept
 
 
-@part
+@inlined
 def unicode_word(cp, wb, s, e):
     """Where the word that starts at s ends, by the rules WB3c-WB13 of UAX 29 (a letter of a script without spaces is a word).
 
