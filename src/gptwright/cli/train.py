@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from gptwright.cli.verb import Answer, Call, Table, group, verb
+from gptwright.core import launch
 from gptwright.core.errors import UserError
 
 
@@ -103,6 +104,8 @@ def pretrain(
     """Train the model from random weights. Stopped at any point, the same command goes on."""
     options = {"model.preset": preset, "model.depth": depth, "model.params": params}
     if sweep is not None:
+        if launch.size() > 1:
+            raise UserError("a sweep is the work of one process", fix="Run it without torchrun")
         if resume:
             raise UserError("--resume is not for sweeps", fix="Leave it out: a stopped sweep goes on by itself")
         return _sweep(call, _settings(options), sweep, values, max_time, max_steps, force)
@@ -112,7 +115,7 @@ def pretrain(
         "pretrain.max_time": max_time,
         "pretrain.max_steps": max_steps,
     }
-    if resume:
+    if resume and launch.is_main():
         from dataclasses import replace
 
         from gptwright.project.pipeline import continues

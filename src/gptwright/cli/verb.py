@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptwright.core.errors import GptwrightError
+from gptwright.core import launch
+from gptwright.core.errors import GptwrightError, UserError
 from gptwright.core.files import disk_full, says_disk_is_full
 from gptwright.core.progress import say, set_quiet
 
@@ -61,6 +62,7 @@ _COMMON: tuple[tuple[str, Any, Any], ...] = (
 )
 
 Verb = Callable[..., Answer]
+_TOGETHER = ("run", "pretrain", "finetune")  # verbs for several processes
 
 
 def verb(app: typer.Typer, name: str, examples: Sequence[str], **settings: Any) -> Callable[[Verb], Verb]:
@@ -81,7 +83,9 @@ def verb(app: typer.Typer, name: str, examples: Sequence[str], **settings: Any) 
         @functools.wraps(function)
         def entry(*args: Any, **kwargs: Any) -> None:
             call = Call(kwargs.pop("project"), kwargs.pop("json"), kwargs.pop("quiet"), tuple(kwargs.pop("set") or ()))
-            set_quiet(call.quiet)
+            set_quiet(call.quiet or not launch.is_main())
+            if launch.size() > 1 and name not in _TOGETHER:
+                raise typer.Exit(run_verb(call, functools.partial(_alone, name)))
             raise typer.Exit(run_verb(call, lambda: function(call, *args, **kwargs)))
 
         hints = {p.name: p.annotation for p in own}
@@ -102,6 +106,8 @@ def run_verb(call: Call, function: Callable[[], Answer]) -> int:
     """Run a verb and print what came of it. Returns the exit code."""
     try:
         answer = function()
+        if not launch.is_main():
+            return answer.code
         if call.json:
             print(json.dumps(answer.data, ensure_ascii=False, indent=2, default=str))
         elif answer.text:
@@ -128,8 +134,14 @@ def run_verb(call: Call, function: Callable[[], Answer]) -> int:
         )
 
 
+def _alone(name: str) -> Answer:
+    raise UserError(f"{name} is the work of one process", fix="Run it without torchrun")
+
+
 def _fail(call: Call, message: str, code: int) -> int:
-    if call.json:
+    if not launch.is_main():
+        message = f"process {launch.rank()}: {message}"
+    elif call.json:
         print_error(message, code)
     print(f"gptwright: {message}", file=sys.stderr, flush=True)
     return code

@@ -7,15 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gptwright.core import launch
 from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.files import remove_leftovers
 from gptwright.core.ledger import Artifact, Ledger
 from gptwright.core.lock import stage_lock
-from gptwright.core.progress import clock, say
+from gptwright.core.progress import clock, say, silenced
 from gptwright.core.stages import Stage, Verdict, judge
 
 if TYPE_CHECKING:
     from gptwright.project.project import Project
+    from gptwright.train.distributed import World
+
+_TOGETHER = ("pretrain", "finetune")  # stages that several processes do together; the main one does the others
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,43 @@ class RunReport:
 
 
 def run(project: "Project", targets: Sequence[str], *, dry_run: bool, force: bool) -> RunReport:
-    """See ``Project.run``."""
+    """See ``Project.run``. Of several processes the main one runs stages, and the others join it in training."""
+    if launch.size() == 1 or dry_run:
+        return _run(project, targets, dry_run=dry_run, force=force)
+    from gptwright.train.distributed import launched
+
+    world = launched()
+    if not world.is_main:
+        return _follow(project, world)
+    try:
+        return _run(project, targets, dry_run=False, force=force, world=world)
+    finally:
+        world.tell(None)
+        world.leave()
+
+
+def _follow(project: "Project", world: "World") -> RunReport:
+    """What all processes but the main one do: nothing, until it comes to a stage that takes all."""
+    from gptwright.project.stages import FUNCTIONS
+
+    with silenced():
+        while (told := world.hear()) is not None:
+            with project.ledger() as ledger:
+                inputs = {name: found for name in told["inputs"] if (found := ledger.latest_of_stage(name))}
+                _connect(project, world, told["stage"])
+                FUNCTIONS[told["stage"]](Job(project, ledger, told["run"], inputs, told["stage"]))
+    world.leave()
+    return RunReport()
+
+
+def _connect(project: "Project", world: "World", stage: str) -> None:
+    section = getattr(project.settings, stage)
+    world.connect(section.device, section.peer_timeout)
+
+
+def _run(
+    project: "Project", targets: Sequence[str], *, dry_run: bool, force: bool, world: "World | None" = None
+) -> RunReport:
     from gptwright.corpus.sources.kinds import gather_sources
     from gptwright.project.stages import FUNCTIONS, stages_of
 
@@ -67,7 +107,7 @@ def run(project: "Project", targets: Sequence[str], *, dry_run: bool, force: boo
                 if verdict.state == "fresh" and not forced:
                     report.fresh.append(stage.name)
                     continue
-                made, seconds = _run_stage(project, ledger, stage, verdict, FUNCTIONS[stage.name])
+                made, seconds = _run_stage(project, ledger, stage, verdict, FUNCTIONS[stage.name], world)
                 report.ran.append(
                     {"stage": stage.name, "artifact": made.name, "path": made.path, "seconds": round(seconds, 1)}
                 )
@@ -91,13 +131,16 @@ def closure(stages: Sequence[Stage], targets: Sequence[str]) -> set[str]:
 
 
 def _run_stage(
-    project: "Project", ledger: Ledger, stage: Stage, verdict: Verdict, function: Any
+    project: "Project", ledger: Ledger, stage: Stage, verdict: Verdict, function: Any, world: "World | None" = None
 ) -> tuple[Artifact, float]:
     run_id, continues = run_id_for(ledger, stage.name, verdict.key)
     say(f"{stage.name}: {'continuing ' + run_id if continues else '; '.join(verdict.reasons) or 'asked for'}")
     inputs = {name: artifact for name in stage.inputs if (artifact := ledger.latest_of_stage(name))}
     start = time.monotonic()
     with recorded(ledger, run_id, stage.name, {"key": verdict.key, "made_from": verdict.parts}):
+        if world is not None and stage.name in _TOGETHER:
+            world.tell({"stage": stage.name, "run": run_id, "inputs": list(inputs)})
+            _connect(project, world, stage.name)
         result = function(Job(project, ledger, run_id, inputs, stage.name))
         seconds = time.monotonic() - start
         made = ledger.add_artifact(

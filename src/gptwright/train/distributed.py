@@ -4,9 +4,11 @@ One process is the trivial case: it is the main one, sums are what they were, de
 Each process makes the whole batch of a step and takes its own rows of it, so the order of all tokens does not depend on their number.
 """
 
+import contextlib
 import datetime
 import functools
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _POLL_S = 0.1
+_LEAVE_S = 10.0
 
 
 class PeerLost(Interrupted):
@@ -31,8 +34,11 @@ class PeerLost(Interrupted):
 
     def __init__(self, cause: BaseException) -> None:
         first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        why = re.sub(r"^\[\S*\]\s*", "", first).split(". ")[
+            0
+        ]  # gloo begins with a place in its source and ends with advice
         super().__init__(
-            f"another process of this run ended or went silent ({first}); run the same command to go on from the last checkpoint"
+            f"another process of this run ended or went silent ({why}); run the same command to go on from the last checkpoint"
         )
 
 
@@ -96,6 +102,16 @@ class World:
 
     def from_main(self, tensor: Tensor) -> None:
         """Put the main process's tensor in place."""
+
+    def tell(self, value: Any) -> None:
+        """Leave a message for the others; the main process only."""
+
+    def hear(self) -> Any:
+        """The main process's next message, however long it takes to come; the others only."""
+        raise AssertionError("one process has nobody to hear")
+
+    def leave(self) -> None:
+        """Part from the others, when all is done."""
 
     def lost(self, error: BaseException) -> bool:
         """Whether an error means that another process is gone."""
@@ -207,17 +223,38 @@ class Processes(World):
         dist.broadcast(tensor, 0)
 
     def tell(self, value: Any) -> None:
-        """Leave a message for the others; the main process only."""
+        """See ``World``."""
         self.store.set(f"told-{self.told}", json.dumps(value))
         self.told += 1
 
     def hear(self) -> Any:
-        """The main process's next message, however long it takes to come."""
+        """See ``World``.
+
+        Raises:
+            PeerLost: the process that keeps the messages is gone.
+        """
         key = f"told-{self.told}"
-        while not self.store.check([key]):
-            time.sleep(_POLL_S)
+        try:
+            while not self.store.check([key]):
+                time.sleep(_POLL_S)
+            message = self.store.get(key)
+        except dist.DistError as error:
+            raise PeerLost(error) from error
         self.told += 1
-        return json.loads(self.store.get(key))
+        return json.loads(message)
+
+    def leave(self) -> None:
+        """See ``World``. The main process goes last, since it may keep the messages."""
+        with contextlib.suppress(RuntimeError):
+            if self.is_main:
+                end = time.monotonic() + _LEAVE_S
+                while self.store.add("left", 0) < self.size - 1 and time.monotonic() < end:
+                    time.sleep(_POLL_S)
+            else:
+                self.store.add("left", 1)
+        if self.connected:
+            dist.destroy_process_group()
+            self.connected = False
 
     def lost(self, error: BaseException) -> bool:
         """See ``World``. gloo names itself in its errors, whose type is a plain one."""

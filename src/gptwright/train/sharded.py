@@ -6,6 +6,7 @@ Source: PyTorch FSDP2 (pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
 """
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -39,6 +40,8 @@ def shard(
         wide: dtype of the sums of gradients.
         device: where a model on the meta device is to be, undrawn; only one group at a time is there whole. None: it stays.
     """
+    # A block's output is a view, which matters only to whoever changes it in place; nobody does.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     # Rotary angles stay fp32, so inputs are not cast; parameters that are not floating (an int8 base) are held whole by everyone.
     policy = MixedPrecisionPolicy(param_dtype=work_dtype, reduce_dtype=wide, cast_forward_inputs=False)
     whole = {p for p in model.parameters() if not p.is_floating_point()}
