@@ -24,7 +24,9 @@ from gptwright.project.models import ModelRef
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.releasing import register
 from gptwright.project.stages import identity, weights_of, write_contents
-from gptwright.project.training import conversations, heldout, publish, train_config, tune
+from gptwright.project.heldout import heldout
+from gptwright.project.tracking import onlookers
+from gptwright.project.training import conversations, publish, train_config, tune
 from gptwright.release.gate import Verdict
 from gptwright.release.refresh import Change, ContinuedTraining, RefreshWork, continued_training, what_is_new
 from gptwright.release.refresh import refresh as decide
@@ -185,6 +187,7 @@ class _Refresh:
                 result = train(
                     model_or_shape, plan, config,
                     run_dir=run_dir, ledger=ledger, heldout=measured, start=start, label="continue",
+                    callbacks=onlookers(project, tokenizer),
                 )  # fmt: skip
                 facts = {
                     "parents": {"corpus": self.dataset.hash, "tokens": written.hash, "base": self.base.hash},

@@ -224,8 +224,23 @@ class RefreshSettings(Config):
 
 
 class TrackingSettings(Config):
-    """Where curves are written besides metrics.jsonl. Nothing leaves the machine."""
+    """Where curves are written besides metrics.jsonl. Nothing leaves the machine unless mlflow_uri or wandb_online says so."""
 
+    sinks: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = Field(
+        [], description="Also show curves there, from files below work/tracking. Needs the extra gptwright[tracking]."
+    )
+    mlflow_uri: str | None = Field(
+        None, description="Tracking server or store of MLflow. None: an SQLite file below work/tracking."
+    )
+    wandb_online: bool = Field(
+        False, description="Send to Weights & Biases while training; else files stay here until you run wandb sync."
+    )
+    samples_every: Count | None = Field(
+        None,
+        gt=0,
+        description="Let the model go on with [evaluate] samples after every so many steps, into samples.jsonl of the run. None: never. Steps.",
+    )
+    samples_tokens: Count = Field(48, gt=0, description="Longest such sample. Tokens.")
     csv: bool = Field(False, description="Also write metrics.csv into the run's folder at the end, for a spreadsheet.")
 
 

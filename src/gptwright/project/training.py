@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from gptwright.core.errors import UserError
@@ -16,18 +15,18 @@ from gptwright.core.stages import StageResult
 from gptwright.corpus.mix import documents as mixed
 from gptwright.corpus.chats import read_chats
 from gptwright.corpus.view import Document, documents
-from gptwright.evaluate.bpb import heldout_windows
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token, params
+from gptwright.project.heldout import heldout
 from gptwright.project.models import ModelRef, locate_base
 from gptwright.project.planning import choose_shape
 from gptwright.project.publish import publish_model
+from gptwright.project.tracking import onlookers
 from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.shards import TokenDataset
 from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train.config import TrainConfig
-from gptwright.train.data import Heldout
 from gptwright.train.dial import DIALLED, note, settings_for
 from gptwright.train.loop import TrainResult, train
 from gptwright.train.metrics import read_metrics
@@ -35,44 +34,6 @@ from gptwright.train.metrics import read_metrics
 if TYPE_CHECKING:
     from gptwright.project.pipeline import Job
     from gptwright.project.settings import FinetuneStep
-
-_HELDOUT_BYTES = 32_000  # measured during training; all of it is measured by the evaluate stage
-
-
-class MeasuredBatch:
-    """A held-out batch (B, T) whose only targets are tokens that carry text."""
-
-    def __init__(self, tokens: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> None:
-        self.tokens, self.targets = tokens, targets
-        self.docs: list[str] = []
-
-
-def heldout(job: "Job", tokenizer: Tokenizer, seq_len: int, batch_size: int) -> Heldout | None:
-    """The held-out documents that are measured while training."""
-    if "corpus" not in job.inputs:
-        return None
-    chosen = list(_first(documents(job.project.work / "corpus", "heldout"), _HELDOUT_BYTES))
-    if not chosen:
-        return None
-    rows = list(heldout_windows(tokenizer, chosen, seq_len))
-    batches = []
-    for start in range(0, len(rows), batch_size):
-        group = rows[start : start + batch_size]
-        tokens = np.zeros((batch_size, seq_len), dtype=np.int64)
-        targets = np.full((batch_size, seq_len), -100, dtype=np.int64)
-        for row, (inputs, goals) in enumerate(group):
-            tokens[row, : len(inputs)] = inputs
-            targets[row, : len(goals)] = goals
-        batches.append(MeasuredBatch(tokens, targets))
-    return Heldout(batches, tokenizer.byte_lengths)
-
-
-def _first(found: Iterator[Document], size_bytes: int) -> Iterator[Document]:
-    for document in found:
-        yield document
-        size_bytes -= len(document.text.encode())
-        if size_bytes <= 0:
-            return
 
 
 def pretrain(job: "Job") -> StageResult:
@@ -89,7 +50,10 @@ def pretrain(job: "Job") -> StageResult:
         f"pretrain: {short(params(shape))} parameters, {shape.n_layers} layers, {shape.d_model} wide, {shape.seq_len} tokens of context"
     )
     record_slots(plan, run_dir, project.root)
-    result = train(shape, plan, config, run_dir=run_dir, ledger=job.ledger, heldout=measured, label="pretrain")
+    result = train(
+        shape, plan, config,
+        run_dir=run_dir, ledger=job.ledger, heldout=measured, label="pretrain", callbacks=onlookers(project, tokenizer),
+    )  # fmt: skip
     facts = {
         "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
         "steps": result.steps,

@@ -12,7 +12,9 @@ from gptwright.model.io import load_model
 from gptwright.model.lora import apply_lora, load_adapter, merge_lora, save_adapter
 from gptwright.model.transformer import Transformer
 from gptwright.project.models import ModelRef, locate
-from gptwright.project.training import conversations, heldout, train_config
+from gptwright.project.heldout import heldout
+from gptwright.project.tracking import onlookers
+from gptwright.project.training import conversations, train_config
 from gptwright.tokens.answers import JudgedPlan, PairPlan
 from gptwright.tokens.preferences import Found, read_judged, read_pairs, read_tasks
 from gptwright.tokens.sft import SftPlan
@@ -106,6 +108,7 @@ def tune_step(
         result = train(
             start, plan, config,
             run_dir=run_dir, ledger=job.ledger, heldout=measured, label="finetune", objective=objective,
+            callbacks=onlookers(project, tokenizer),
         )  # fmt: skip
     if not lora:
         return result, None
