@@ -20,11 +20,11 @@ from gptwright.evaluate.scores import BitsPerByte
 from gptwright.model.config import ModelConfig
 from gptwright.model.io import load_model
 from gptwright.project.curating import gather
+from gptwright.project.heldout import heldout
 from gptwright.project.models import ModelRef
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.releasing import register
 from gptwright.project.stages import identity, weights_of, write_contents
-from gptwright.project.heldout import heldout
 from gptwright.project.tracking import onlookers
 from gptwright.project.training import conversations, publish, train_config, tune
 from gptwright.release.gate import Verdict

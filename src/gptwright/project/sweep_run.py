@@ -21,10 +21,10 @@ from gptwright.core.progress import Bar, progress, say, short, silenced
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import params
 from gptwright.model.transformer import Transformer
+from gptwright.project.heldout import heldout
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.planning import choose_shape
 from gptwright.project.sweeping import STEPS, Sweep, known_key, values_of
-from gptwright.project.heldout import heldout
 from gptwright.project.training import train_config
 from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.shards import TokenDataset

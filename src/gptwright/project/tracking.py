@@ -3,8 +3,6 @@
 from typing import TYPE_CHECKING
 
 from gptwright.core.progress import say
-from gptwright.infer.config import GenerationConfig
-from gptwright.infer.engine import Engine
 from gptwright.model.transformer import Transformer
 from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train.callbacks import Callback, Samples
@@ -35,6 +33,9 @@ def onlookers(project: "Project", tokenizer: Tokenizer) -> list[Callback]:
             wandb_online=wanted.wandb_online,
         )
     if wanted.samples_every is not None and settings.evaluate.samples:
+        from gptwright.infer.config import GenerationConfig
+        from gptwright.infer.engine import Engine
+
         tokens = wanted.samples_tokens
 
         def sample(model: Transformer, prompt: str) -> str:
