@@ -4,6 +4,7 @@ elementwise rest by kernels.cpp. Where the library, the dtype or the device does
 Why: on CPUs PyTorch's attention backward costs six times its forward and elementwise chains leave the cache between operations.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ class Kernels:
     def fits(self, x: Tensor) -> bool:
         """Whether an input can be given to the kernels."""
         return x.dtype == self.dtype and x.device.type == "cpu"
+
+    def again(self) -> AbstractContextManager[None]:
+        """What a later computation of the same is to run in."""
+        return nullcontext()
 
     def add_norm(self, x_btd: Tensor, delta_btd: Tensor | None, weight_d: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """x + delta, and its RMS norm. Returns both (B, T, D); the sum is x itself without delta."""

@@ -10,12 +10,14 @@ constants of its released code); Qwen3 technical report (2505.09388), whose bloc
 """
 
 import math
-from collections.abc import Iterator
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gptwright.model.config import ModelConfig, RopeScaling
 from gptwright.model.kernels import Kernels, Linear
@@ -162,6 +164,7 @@ class Transformer(nn.Module):
         self.norm = make_norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.kernels: Kernels | None = None  # set by the trainer on its working copy
+        self.recompute = False  # by the trainer: a block's inside is computed again in the backward pass rather than kept
 
     def forward(self, ids_bt: Tensor, cache: Cache | None = None, positions_bt: Tensor | None = None) -> Tensor:
         """Hidden states after the last norm.
@@ -189,7 +192,7 @@ class Transformer(nn.Module):
         else:
             rope = rope_tables(positions_bt, c.d_head, c.rope_theta, x.dtype, c.rope_scaling)
         for block in self.blocks:
-            x = block(x, rope, cache)
+            x = self._kept_small(block, x, rope, cache)
         hidden: Tensor = self.norm(x)
         return hidden
 
@@ -205,8 +208,19 @@ class Transformer(nn.Module):
             angles_te = torch.cat([cos[0, :, 0, :half], sin[0, :, 0, :half]], dim=-1).contiguous()
         delta = None
         for block in self.blocks:
-            x, delta = cast(Block, block).train_forward(x, delta, angles_te, kernels)
+            x, delta = self._kept_small(cast(Block, block).train_forward, x, delta, angles_te, kernels)
         return add_norm(self.norm, x, delta, kernels)[1]
+
+    def _kept_small(self, block: Callable[..., Any], *given: Any) -> Any:
+        """A block's output; with ``recompute`` autograd keeps what is given to it alone."""
+        if not (self.recompute and torch.is_grad_enabled()):
+            return block(*given)
+        kernels = self.kernels
+        again = nullcontext if kernels is None else kernels.again
+        # Nothing in a block draws random numbers. The backward pass finds the kernels as they are now.
+        return checkpoint(
+            block, *given, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), again())
+        )
 
     @property
     def head_weight(self) -> Tensor:

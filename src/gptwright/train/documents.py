@@ -6,7 +6,7 @@ back. Nothing is computed and thrown away, so short documents get cheaper, which
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,10 @@ class DocumentKernels(Kernels):
             yield
         finally:
             self._own.layout = None
+
+    def again(self) -> AbstractContextManager[None]:
+        """See ``Kernels``: with the layout of now."""
+        return self.apart(getattr(self._own, "layout", None))
 
     def attention(
         self,

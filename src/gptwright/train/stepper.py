@@ -83,7 +83,7 @@ class Stepper:
         self.kernels = kernels_for(machine)
         self.work = self._place(model)
         self.work.train()
-        self.work.kernels = self.kernels
+        self.work.kernels, self.work.recompute = self.kernels, config.activation_checkpointing
         self.masters = trainable(model.named_parameters())
         self.params = trainable(self.work.named_parameters())
         self.micro_tokens = config.micro_tokens or (MICRO_TOKENS_CPU if machine.device == "cpu" else MICRO_TOKENS_GPU)
@@ -238,7 +238,7 @@ class Stepper:
     def finished(self) -> Transformer:
         """The caller's model, which holds the masters, ready to be used."""
         self.workers.close()
-        self.model.kernels = None
+        self.model.kernels, self.model.recompute = None, False
         return self.model.eval().cpu()
 
 
