@@ -48,6 +48,21 @@ static inline float expf_(float x) {
     return p * scale;
 }
 
+// Row in fp32, and its largest number; a NaN is the largest. Compared as integers of the same order: compilers do not vectorise a
+// maximum of floats, since they must think of NaN.
+template <class S> static inline float widen(const S* row, float* v, i64 n) {
+    int32_t top = INT32_MIN;
+    for (i64 j = 0; j < n; j++) {
+        v[j] = get(row[j]);
+        int32_t bits; memcpy(&bits, v + j, 4);
+        bits ^= (bits >> 31) & 0x7fffffff;
+        top = bits > top ? bits : top;
+    }
+    top ^= (top >> 31) & 0x7fffffff;
+    float x; memcpy(&x, &top, 4);
+    return x;
+}
+
 struct Range { i64 begin, end; };
 static inline Range mine(i64 n) {  // this thread's contiguous share of n
 #ifdef _OPENMP
@@ -266,8 +281,7 @@ static void softmax_fwd(S* s, i64 Z, i64 R, i64 C, i64 first) {
             for (i64 i = 0; i < R; i++) {
                 S* row = s + (z * R + i) * C;
                 i64 seen = first + i + 1 < C ? first + i + 1 : C;
-                float top = -3e38f, sum = 0;
-                for (i64 j = 0; j < seen; j++) { v[j] = get(row[j]); top = v[j] > top ? v[j] : top; }
+                float top = widen(row, v, seen), sum = 0;
                 for (i64 j = 0; j < seen; j++) { v[j] = expf_(v[j] - top); sum += v[j]; }
                 sum = 1.0f / sum;
                 for (i64 j = 0; j < seen; j++) row[j] = put<S>(v[j] * sum);
@@ -331,8 +345,7 @@ static void xent(S* logits, const i64* target, double* loss, i64 N, i64 V, float
         #pragma omp for schedule(static)
         for (i64 n = 0; n < N; n++) {
             S* row = logits + n * V;
-            float top = -3e38f, sum = 0;
-            for (i64 j = 0; j < V; j++) { v[j] = get(row[j]); top = v[j] > top ? v[j] : top; }
+            float top = widen(row, v, V), sum = 0;
             float picked = v[target[n]] - top;
             for (i64 j = 0; j < V; j++) { v[j] = expf_(v[j] - top); sum += v[j]; }
             losses[n] = double(__builtin_logf(sum)) - picked;
