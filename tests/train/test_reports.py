@@ -19,7 +19,7 @@ from gptwright.train import machine
 from gptwright.train.config import TrainConfig
 from gptwright.train.loop import train
 from gptwright.train.metrics import Metrics, read_metrics
-from gptwright.train.plot import smooth, svg_plot, text_plot
+from gptwright.train.plot import smooth, sparkline, svg_plot, text_overlay, text_plot
 from gptwright.train.run import warn_if_moved
 
 
@@ -58,6 +58,26 @@ def test_svg_plot_when_drawn_then_is_well_formed_and_spans_the_axes() -> None:
     assert first[0][0] < first[1][0]
     assert first[0][1] < first[1][1]  # a lower loss stands lower
     ET.fromstring(svg_plot({"a": []}, "empty"))
+
+
+def test_text_overlay_when_two_curves_cross_then_each_has_its_sign_and_place() -> None:
+    drawn = text_overlay({"down": [(x, 9.0 - x) for x in range(10)], "up": [(x, float(x)) for x in range(10)]}, 10, 5)
+    rows = [line.partition("|")[2].ljust(10) for line in drawn.splitlines()[:5]]
+    assert (rows[0][0], rows[0][9], rows[4][0], rows[4][9]) == ("o", "x", "x", "o")
+    assert drawn.endswith("loss by step: o down, x up")
+    assert "nothing" in text_overlay({"a": []})
+
+
+def test_sparkline_when_rising_then_rises() -> None:
+    assert sparkline([1, 2, 3, 4, 5, 6, 7, 8], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([2.0, 2.0]) == "▁▁"
+    assert sparkline([float("nan")]) == ""
+
+
+def test_svg_plot_when_there_are_many_curves_then_no_two_have_one_colour() -> None:
+    root = ET.fromstring(svg_plot({f"blocks.{n}": [(0, n), (1, n + 1)] for n in range(24)}, "layers"))
+    colours = {e.attrib["stroke"] for e in root.iter() if e.tag.endswith("polyline")}
+    assert len(colours) == 24
 
 
 def test_smooth_when_more_points_than_columns_then_takes_means() -> None:

@@ -1,4 +1,4 @@
-"""The loss over the steps, drawn twice: as text for a terminal, as SVG for the run's folder. No plotting library."""
+"""Numbers over the steps, drawn twice: as text for a terminal, as SVG for pages. No plotting library."""
 
 import itertools
 import math
@@ -7,6 +7,8 @@ from html import escape
 
 Points = Sequence[tuple[float, float]]
 _LEVELS = " ▁▂▃▄▅▆▇█"
+_SIGNS = "oxv*"
+_COLOURS = ("#1f6feb", "#d1592f", "#2e8b57", "#8250df")
 
 
 def smooth(points: Points, width: int) -> list[tuple[float, float]]:
@@ -45,6 +47,45 @@ def text_plot(points: Points, width: int = 64, height: int = 8, label: str = "lo
     )
 
 
+def text_overlay(series: Mapping[str, Points], width: int = 64, height: int = 12, label: str = "loss") -> str:
+    """Up to four curves on one pair of axes, each in a sign of its own; where they meet, the later one is seen.
+
+    Args:
+        series: name -> (step, value) pairs in order.
+        width: columns of the chart.
+        height: lines of the chart.
+        label: what the values are.
+    """
+    curves = {name: smooth(points, width) for name, points in series.items()}
+    every = [point for curve in curves.values() for point in curve]
+    if not every:
+        return f"{label}: nothing to draw yet"
+    x0, x1 = min(x for x, _ in every), max(x for x, _ in every)
+    y0, y1 = min(y for _, y in every), max(y for _, y in every)
+    cells = [[" "] * width for _ in range(height)]
+    for sign, curve in zip(_SIGNS, curves.values(), strict=False):
+        for x, y in curve:
+            column = round((x - x0) / ((x1 - x0) or 1.0) * (width - 1))
+            cells[round((y1 - y) / ((y1 - y0) or 1.0) * (height - 1))][column] = sign
+    lines = []
+    for row, line in enumerate(cells):
+        edge = f"{y1:8.3f}" if row == 0 else f"{y0:8.3f}" if row == height - 1 else " " * 8
+        lines.append(f"{edge} |{''.join(line)}".rstrip())
+    first, last = f"{x0:.0f}", f"{x1:.0f}"
+    legend = ", ".join(f"{sign} {name}" for sign, name in zip(_SIGNS, curves, strict=False))
+    lines.append(" " * 10 + f"{first}{' ' * max(1, width - len(first) - len(last))}{last}")
+    return "\n".join([*lines, f"{' ' * 10}{label} by step: {legend}"])
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """The way of some numbers, in one line of blocks."""
+    curve = [y for _, y in smooth(list(enumerate(values)), width)]
+    if not curve:
+        return ""
+    low, span = min(curve), (max(curve) - min(curve)) or 1.0
+    return "".join(_LEVELS[1 + min(7, int((y - low) / span * 8))] for y in curve)
+
+
 def svg_plot(series: Mapping[str, Points], title: str, width: int = 720, height: int = 360) -> str:
     """Lines on one pair of axes as a standalone SVG, readable in dark and light.
 
@@ -81,12 +122,21 @@ def svg_plot(series: Mapping[str, Points], title: str, width: int = 720, height:
             f'<text x="{px(x):.1f}" y="{height - bottom + 18}" text-anchor="middle" fill="#666">{x:.0f}</text>'
         )
     for number, (name, curve) in enumerate(curves.items()):
-        colour = ("#1f6feb", "#d1592f", "#2e8b57", "#8250df")[number % 4]
+        colour = _colour(number, len(curves))
         path = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in curve)
         if len(curve) == 1:
             parts.append(f'<circle cx="{px(curve[0][0]):.1f}" cy="{py(curve[0][1]):.1f}" r="3" fill="{colour}"/>')
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"><title>{escape(name)}</title></polyline>'
+        )
         parts.append(
             f'<text x="{width - right}" y="{top + 14 * (number + 1)}" text-anchor="end" fill="{colour}">{escape(name)}</text>'
         )
     return "".join([*parts, "</svg>\n"])
+
+
+def _colour(number: int, count: int) -> str:
+    """Colours that are easily told apart for a few curves, shades from blue to red for many, such as layers."""
+    if count <= len(_COLOURS):
+        return _COLOURS[number]
+    return f"hsl({220 - round(220 * number / (count - 1))},65%,42%)"

@@ -8,6 +8,7 @@ from typing import Any
 from gptwright.core.errors import UserError
 from gptwright.core.files import atomic_write, write_json
 from gptwright.model.transformer import Transformer
+from gptwright.train.page import page
 from gptwright.train.plot import svg_plot
 from gptwright.train.watch import explanations
 
@@ -60,7 +61,7 @@ def write_stopped(run_dir: Path, state: str, steps: int, why: str) -> dict[str, 
 
 
 def draw(path: Path, run_id: str, rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Write loss.svg and heldout.svg into a run's folder.
+    """Write loss.svg, heldout.svg and curves.html, which has all curves, into a run's folder.
 
     Args:
         path: the folder.
@@ -81,4 +82,7 @@ def draw(path: Path, run_id: str, rows: list[dict[str, Any]]) -> list[tuple[floa
         if points or name == "loss.svg":
             with atomic_write(path / name, "w") as file:
                 file.write(svg_plot({series: points}, f"{run_id}: {title}"))
+    told = [f"{one['what']}. {one['text']}. {one['fix']}." for one in explanations(path)]
+    with atomic_write(path / "curves.html", "w") as file:
+        file.write(page(run_id, {run_id: rows}, told))
     return losses
