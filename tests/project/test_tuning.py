@@ -163,3 +163,78 @@ def test_canaries_when_asked_for_then_are_in_the_shards_and_in_the_ledger(
     places = sorted(index for canary in planted for index in dataset.find(canary["uid"]))
     assert places != list(range(len(places)))
     assert places[-1] > dataset.n_docs / 2  # among the documents, not before them
+
+
+CHAIN_OF_ALL = """
+[[finetune.steps]]
+method = "sft"
+data = "talks.jsonl"
+max_steps = 3
+
+[[finetune.steps]]
+method = "dpo"
+data = "pairs.jsonl"
+max_steps = 3
+
+[[finetune.steps]]
+method = "kto"
+data = "pairs.jsonl"
+max_steps = 3
+
+[[finetune.steps]]
+method = "grpo"
+data = "tasks.jsonl"
+reward = "python"
+reward_file = "reward.py"
+answer_tokens = 8
+group_size = 2
+max_steps = 3
+
+[evaluate]"""
+
+
+def test_trace_when_a_row_taught_a_chain_then_every_step_that_saw_it_is_named_and_forget_reaches_them(
+    root: Path, tiny: Any, gptwright: Any
+) -> None:
+    small = 'batch_tokens = 256\ncompile = "off"\ndtype = "float32"\n'
+    toml = root / "gptwright.toml"
+    chain = CHAIN_OF_ALL.replace("max_steps = 3\n", "max_steps = 3\n" + small)
+    toml.write_text(toml.read_text().replace("\n[evaluate]", chain))
+    tiny.write_chats(root / "talks.jsonl", range(5))
+    ask = ("--project", str(root), "--json")
+    gptwright("finetune", *ask).ok()
+
+    def runs_of(selector: str) -> dict[str, dict[str, Any]]:
+        found = gptwright("data", "trace", selector, *ask).ok().json
+        assert found["documents"]
+        assert any(name.startswith("tiny-finetune-") for name in found["models"])
+        objectives = {
+            run["run"]: read_json(root / "work" / "runs" / run["run"] / "config.json")["train"]["objective"]
+            for run in found["runs"]
+        }
+        return {objectives[run["run"]]: run for run in found["runs"] if run["first_step"] is not None}
+
+    assert set(runs_of("path:talks.jsonl")) == {"sft"}
+    pairs = runs_of("path:pairs.jsonl")
+    assert {"dpo", "kto"} <= set(pairs)
+    assert all(run["known"] and run["exposures"] for run in pairs.values())
+    one = runs_of("path:tasks.jsonl:2")
+    assert "grpo" in one
+    assert one["grpo"]["exposures"] < runs_of("path:tasks.jsonl")["grpo"]["exposures"]
+
+    (root / "passage.txt").write_text("What happened to a dog?")
+    by_text = gptwright("data", "trace", "text:" + str(root / "passage.txt"), *ask).ok().json
+    assert {row["locator"].partition("&")[0] for row in by_text["documents"]} >= {
+        "pairs.jsonl#row=2",
+        "tasks.jsonl#row=2",
+    }
+
+    certificate = gptwright("data", "forget", "path:pairs.jsonl:2", "--basis", "a test", *ask).ok().json
+    assert "pairs.jsonl" in certificate["remains"]
+    again = gptwright("finetune", "--force", *ask).ok()
+    assert "erased and are left out (pairs.jsonl:2)" in again.err
+    assert len(recall_slots(newest(root, "-step2"), root).uids) == len(QUESTIONS) - 1  # type: ignore[union-attr]
+
+
+def newest(root: Path, ending: str) -> Path:
+    return max((root / "work" / "runs").glob(f"*{ending}"), key=lambda path: path.stat().st_mtime)

@@ -58,7 +58,7 @@ def iter_documents(corpus_dir: Path, selector: str) -> Iterator[tuple[int, Found
     kind, value = selector_of(selector)
     names, matches = _matcher(kind, value)
     # One that crosses from a part of a document to the next stands in neither.
-    crossing = across_parts(corpus_dir, _passage(value)) if kind == "text" else np.zeros(0, np.int64)
+    crossing = across_parts(corpus_dir, passage_of(value)) if kind == "text" else np.zeros(0, np.int64)
     first = 0
     for number in range(manifest(corpus_dir)["parts"]):
         with pq.ParquetFile(part_path(corpus_dir, "docs", number)) as file:
@@ -96,7 +96,7 @@ def _matcher(kind: str, value: str) -> tuple[list[str], Callable[[pa.RecordBatch
     if kind == "url":
         return ["url"], lambda batch: _each(batch["url"], lambda url: fnmatch.fnmatchcase(url, value))
     if kind == "text":
-        return ["text"], partial(_by_passage, _passage(value))
+        return ["text"], partial(_by_passage, passage_of(value))
     if kind == "email":
         if "@" not in value:
             raise UserError(f"{value!r} is not an e-mail address", fix="Write: email:name@example.org")
@@ -144,7 +144,12 @@ def _normal(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _passage(file: str) -> str:
+def passage_of(file: str) -> str:
+    """The passage in a file, case and layout aside.
+
+    Raises:
+        UserError: it cannot be read, or is empty.
+    """
     path = Path(file).expanduser()
     try:
         passage = _normal(path.read_text(encoding="utf-8-sig"))

@@ -60,9 +60,34 @@ def trace(project: "Project", selector: str) -> Trace:
     Raises:
         UserError: the corpus is not built, or it names none.
     """
-    victims = select(project.work / "corpus", selector)
+    victims = victims_of(project, selector, copies=True)
     with project.ledger() as ledger:
-        return follow(project, [victim.row() for victim in victims], ledger)
+        return _follow(project, victims, ledger)
+
+
+def victims_of(project: "Project", selector: str, *, copies: bool) -> list[Victim]:
+    """The documents of the corpus, and the examples of ``[finetune] data``, that a selector names, with their copies.
+
+    Raises:
+        UserError: it names none.
+    """
+    from gptwright.project.examples import find_examples
+
+    nothing: UserError | None = None
+    victims: list[Victim] = []
+    try:
+        victims = select(project.work / "corpus", selector, copies=copies)
+    except UserError as error:
+        nothing = error
+    known = {victim.norm_id: victim for victim in victims} if copies else None
+    examples = find_examples(project, selector, known)
+    if nothing is not None and not examples:
+        raise nothing
+    return [*victims, *examples]
+
+
+def _follow(project: "Project", victims: Sequence[Victim], ledger: Ledger) -> Trace:
+    return follow(project, [victim.row() for victim in victims], ledger, {v.uid: v.norm_id for v in victims})
 
 
 def forget(
@@ -86,16 +111,15 @@ def forget(
     """
     if not basis.strip():
         raise UserError("an erasure needs a basis", fix='Say it: --basis "GDPR Art. 17, request of 3 May"')
-    corpus = project.work / "corpus"
     if dry_run:
-        victims = select(corpus, selector, copies=not promote_next)
+        victims = victims_of(project, selector, copies=not promote_next)
         with project.ledger() as ledger:
-            found = follow(project, [victim.row() for victim in victims], ledger)
+            found = _follow(project, victims, ledger)
         return {"dry_run": True, "trace": found.data(), "lines": found.lines()}
     purpose = f"data forget {selector.partition(':')[0]}"
     with stage_lock(project.work, purpose), project.ledger(readonly=False) as ledger:
-        victims = select(corpus, selector, copies=not promote_next)
-        found = follow(project, [victim.row() for victim in victims], ledger)
+        victims = victims_of(project, selector, copies=not promote_next)
+        found = _follow(project, victims, ledger)
         erasure = _announce(project, selector, basis, victims, by_place=promote_next)
         changed = _carry_out(project, ledger, victims)
         return _certify(project, erasure, selector, basis, victims, found, changed)
@@ -134,6 +158,8 @@ def _carry_out(project: "Project", ledger: Ledger, victims: Sequence[Victim]) ->
     from gptwright.project.stages import corpus_inputs, stages_of
 
     corpus, work = project.work / "corpus", project.work
+    if not (corpus / "corpus.json").is_file():  # only examples of fine-tuning are named: they are left out from now on
+        return []
     uids = {victim.uid for victim in victims}
     lines = purge_raw(corpus / "raw", victims, shared_places(corpus, victims))
     made = ledger.latest_of_stage("corpus")
@@ -193,6 +219,7 @@ def _certify(
         for name, source in project.settings.corpus.sources.items()
         if not request_for(name, source, project.root).scheme
     }
+    places["finetune"] = project.root  # examples of [finetune] data stand in the person's own files
     remains = still_at(project.root, victims, project.work / "corpus" / "raw", places)
     traced = {key: value for key, value in found.data().items() if key != "documents"}
     certificate = {

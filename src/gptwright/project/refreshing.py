@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptwright.core.errors import UserError
 from gptwright.core.files import read_json
-from gptwright.core.hashing import b2_json
+from gptwright.core.hashing import b2_file, b2_json
 from gptwright.core.ledger import Artifact, Ledger
 from gptwright.core.lock import stage_lock
 from gptwright.core.progress import say
@@ -20,13 +20,15 @@ from gptwright.evaluate.scores import BitsPerByte
 from gptwright.model.config import ModelConfig
 from gptwright.model.io import load_model
 from gptwright.project.curating import gather
+from gptwright.project.examples import data_files
 from gptwright.project.heldout import heldout
 from gptwright.project.models import ModelRef
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.releasing import register
 from gptwright.project.stages import identity, weights_of, write_contents
 from gptwright.project.tracking import onlookers
-from gptwright.project.training import conversations, publish, train_config, tune
+from gptwright.project.training import conversations, publish, train_config
+from gptwright.project.tuning import tune_chain
 from gptwright.release.gate import Verdict
 from gptwright.release.refresh import Change, ContinuedTraining, RefreshWork, continued_training, what_is_new
 from gptwright.release.refresh import refresh as decide
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from gptwright.project.project import Project
 
 _BYTES_PER_TOKEN = 4.0  # of English with a vocabulary of some thousands; only sizes the replay
-_SFT_SHARE = 0.3  # of the refresh's time, when there are conversations
+_TUNE_SHARE = 0.3  # of the refresh's time, when there is something to fine-tune on
 
 
 def refresh(project: "Project", if_changed: bool) -> tuple[dict[str, Any], str]:
@@ -145,7 +147,7 @@ class _Refresh:
         return result
 
     def train(self, settings: ContinuedTraining, change: Change) -> Artifact:
-        """Continue pretraining on new and replayed text, then fine-tune on the conversations again."""
+        """Continue pretraining on new and replayed text, then do every step of fine-tuning again."""
         project, ledger = self.project, self.ledger
         say(f"refresh: {settings.why}")
         folder = project.root / self.base.path
@@ -153,8 +155,12 @@ class _Refresh:
         wanted = {*change.added, *settings.replayed}
         shown = mixed(self.corpus, project.settings.corpus.mix, weights_of(project))
         chosen = [document for document in shown if identity(document) in wanted]
-        chats = list(conversations(Job(project, ledger, "", {}, "refresh"), project.settings.finetune))
-        share = 1 - _SFT_SHARE if chats else 1.0
+        steps = project.settings.finetune.chain()
+        chats: list[Any] | None = None
+        if steps[0].method in ("sft", "lora", "distill"):
+            chats = list(conversations(Job(project, ledger, "", {}, "refresh"), steps[0]))
+        tunes = len(steps) > 1 or chats is None or bool(chats)  # SFT without a conversation has nothing to do
+        share = 1 - _TUNE_SHARE if tunes else 1.0
         shape = ModelConfig.model_validate(self.base.meta["shape"])
         config = train_config(
             project.settings.pretrain,
@@ -195,13 +201,18 @@ class _Refresh:
                 }
                 made = publish(job, result, folder, facts, pretrained=True)
                 model = self._record(made, key, (tokens.id, self.base.id), run_id)
-        return self._finetune(model, chats) if chats else model
+        return self._finetune(model, chats) if tunes else model
 
-    def _finetune(self, base: Artifact, chats: Sequence[Any]) -> Artifact:
+    def _finetune(self, base: Artifact, chats: Sequence[Any] | None) -> Artifact:
+        """Every step of ``[finetune]`` again, on the weights that went on; the steps share the time alike."""
         project, ledger = self.project, self.ledger
-        settings = project.settings.finetune
-        config = train_config(settings, **self._budget(_SFT_SHARE))
-        key = b2_json([base.hash, self.dataset.hash, settings.adapter, settings.rank, config.model_dump(mode="json")])
+        steps = project.settings.finetune.chain()
+        configs = [train_config(step, **self._budget(_TUNE_SHARE / len(steps))) for step in steps]
+        files = [b2_file(path) for step in steps for _, path in data_files(project, step)]
+        key = b2_json(
+            [base.hash, self.dataset.hash, files, [step.model_dump(mode="json") for step in steps],
+             [config.model_dump(mode="json") for config in configs]]
+        )  # fmt: skip
         model = self._made(key)
         if model is not None:
             return model
@@ -209,8 +220,13 @@ class _Refresh:
         with recorded(ledger, run_id, "refresh-sft", {"key": key}):
             job = Job(project, ledger, run_id, {"corpus": self.dataset}, "refresh-sft")
             folder = project.root / base.path
-            result, adapter = tune(job, ModelRef(base.name, folder, base.hash, base.id), chats, config)
-            facts = {"parents": {"corpus": self.dataset.hash, "base": base.hash}, "steps": result.steps}
+            result, adapter = tune_chain(job, ModelRef(base.name, folder, base.hash, base.id), chats, configs)
+            facts = {
+                "parents": {"corpus": self.dataset.hash, "base": base.hash},
+                "base": {"id": base.name, "hash": base.hash},
+                "steps": result.steps,
+                "methods": [step.method for step in steps],
+            }
             return self._record(publish(job, result, folder, facts, adapter), key, (base.id,), run_id)
 
     def _budget(self, share: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ STAGE_NAMES = ("corpus", "tokenizer", "tokens", "pretrain", "finetune", "evaluat
 # Settings of training that decide nothing about the result.
 _INERT = {
     "device", "threads", "log_every", "checkpoint_every", "checkpoint_async", "keep_last", "keep_best", "eval_every", "compile",
-    "micro_tokens", "canaries", "watch_every", "on_divergence",
+    "micro_tokens", "canaries", "parallel", "activation_checkpointing", "peer_timeout", "watch_every", "on_divergence",
 }  # fmt: skip
 _READ_ONLY = tuple(
     f"gptwright.corpus.{name}"
@@ -53,6 +53,9 @@ _TRAIN_CODE = (
     "gptwright.train.stepper",
     "gptwright.train.workers",
     "gptwright.model.kernels",
+    "gptwright.train.distributed",
+    "gptwright.train.sharded",
+    "gptwright.train.shared",
 )
 
 _CANARY_SEED = 0
@@ -226,9 +229,6 @@ def _base_fingerprint(project: "Project") -> dict[str, str]:
 
     if base in alias_names(project) and (release := project.registry.current(base)) is not None:
         return {"[finetune] base": release.model_hash}
-    with project.ledger() as ledger:
-        found = ledger.find("model", base)
-    return {"[finetune] base": found.hash if found else "missing"}
     if base.startswith("package:"):
         from gptwright.project.exchange import find_model_file
 
@@ -236,6 +236,9 @@ def _base_fingerprint(project: "Project") -> dict[str, str]:
             return {"[finetune] base": _stat(find_model_file(base))}
         except UserError:
             return {"[finetune] base": "missing"}
+    with project.ledger() as ledger:
+        found = ledger.find("model", base)
+    return {"[finetune] base": found.hash if found else "missing"}
 
 
 def corpus(job: "Job") -> StageResult:
@@ -308,13 +311,13 @@ def write_contents(folder: Path, documents: "Iterator[Document]") -> None:
     write_json(folder.with_name(folder.name + ".contents.json"), sorted({identity(document) for document in documents}))
 
 
-def weights_of(project: "Project") -> dict[str, float]:
-    """The weights of the sources, by name."""
-    return {name: source.weight for name, source in project.settings.corpus.sources.items()}
 def _weights_print(project: "Project") -> dict[str, str]:
     return {f"weight of {name}": str(weight) for name, weight in weights_of(project).items()}
 
 
+def weights_of(project: "Project") -> dict[str, float]:
+    """The weights of the sources, by name."""
+    return {name: source.weight for name, source in project.settings.corpus.sources.items()}
 
 
 def tokenizer(job: "Job") -> StageResult:

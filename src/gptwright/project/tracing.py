@@ -1,6 +1,7 @@
 """Where documents went: data sets that hold them, runs, steps and checkpoints that saw them, models and releases that came of those."""
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from gptwright.tokens.slots import recall_slots
 
 if TYPE_CHECKING:
     from gptwright.project.project import Project
+
+_CHAINED = re.compile(r"-step\d+$")  # run of a step of a chain that is not the last
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,19 @@ class Trace:
         return out
 
 
-def trace(project: "Project", documents: Sequence[dict[str, Any]], ledger: Ledger) -> Trace:
+def trace(
+    project: "Project",
+    documents: Sequence[dict[str, Any]],
+    ledger: Ledger,
+    norms: Mapping[str, str] | None = None,
+) -> Trace:
     """Follow documents through data sets, runs, models and releases. Reads only.
 
     Args:
         project: the project.
         documents: rows with ``id`` (32 hex digits), ``source``, ``locator``, ``verdict``, ``because``.
         ledger: the project's.
+        norms: norm_id of each document, by its id: examples of fine-tuning that hold the text are found by it.
     """
     found = Trace(list(documents))
     uids = [row["id"] for row in documents]
@@ -100,10 +109,12 @@ def trace(project: "Project", documents: Sequence[dict[str, Any]], ledger: Ledge
     exposed: set[str] = set()
     for run in ledger.runs():
         folder = project.work / "runs" / run.id
-        if (folder / "config.json").is_file() and (seen := _exposure(project, run.id, run.stage, folder, uids)):
+        if (folder / "config.json").is_file() and (
+            seen := _exposure(project, run.id, run.stage, folder, uids, norms or {})
+        ):
             found.runs.append(seen)
             if not seen.known or seen.first_step is not None:
-                exposed.add(run.id)
+                exposed |= {run.id, _CHAINED.sub("", run.id)}  # a chain's model bears the id of its last step
     everything = ledger.artifacts()
     tainted = {a.id for a in everything if a.run_id in exposed and a.kind == "model"}
     if any(row["verdict"] == "kept for training" for row in documents):
@@ -133,7 +144,9 @@ def datasets_with(project: "Project", uids: Collection[str]) -> list[dict[str, A
     return rows
 
 
-def _exposure(project: "Project", run: str, stage: str, folder: Path, uids: Sequence[str]) -> Exposure | None:
+def _exposure(
+    project: "Project", run: str, stage: str, folder: Path, uids: Sequence[str], norms: Mapping[str, str]
+) -> Exposure | None:
     """What a run saw; None for a run that took no step."""
     checkpoints = {path.name: int(read_json(path / "state.json")["step"]) for path in _checkpoints(folder)}
     result = read_json(folder / "result.json") if (folder / "result.json").is_file() else {}
@@ -143,7 +156,11 @@ def _exposure(project: "Project", run: str, stage: str, folder: Path, uids: Sequ
     slots = recall_slots(folder, project.root)
     if slots is None:
         return Exposure(run, stage, False, 0, 0, None, steps, sorted(checkpoints), None)
-    seen = [held for uid in uids if (held := slots.steps_of(uid, steps))]
+    seen = []
+    for uid in uids:
+        keys = (uid, norms[uid]) if uid in norms else (uid,)
+        if held := sorted({step for key in keys for step in slots.steps_of(key, steps)}):
+            seen.append(held)
     first = min((held[0] for held in seen), default=None)
     clean = {name: step for name, step in checkpoints.items() if first is None or step <= first}
     return Exposure(

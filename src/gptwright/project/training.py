@@ -1,24 +1,27 @@
 """The two training stages: from settings and stages above to a run of the one loop, and from its weights to a model directory."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gptwright.core import launch
 from gptwright.core.errors import UserError
 from gptwright.core.files import atomic_write, read_json, write_json
 from gptwright.core.hashing import b2_file
 from gptwright.core.progress import say, short
 from gptwright.core.stages import StageResult
 from gptwright.corpus.mix import documents as mixed
-from gptwright.corpus.chats import read_chats
 from gptwright.corpus.view import Document, documents
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token, params
+from gptwright.project.erasing import blocks_of
+from gptwright.project.examples import Told, spared, told
+from gptwright.project.foresight import Foresight
 from gptwright.project.heldout import heldout
-from gptwright.project.models import ModelRef, locate_base
+from gptwright.project.models import locate_base
 from gptwright.project.planning import choose_shape
 from gptwright.project.publish import publish_model
 from gptwright.project.tracking import onlookers
@@ -28,6 +31,7 @@ from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train.config import TrainConfig
 from gptwright.train.dial import DIALLED, note, settings_for
+from gptwright.train.distributed import launched
 from gptwright.train.loop import TrainResult, train
 from gptwright.train.metrics import read_metrics
 
@@ -49,11 +53,16 @@ def pretrain(job: "Job") -> StageResult:
     say(
         f"pretrain: {short(params(shape))} parameters, {shape.n_layers} layers, {shape.d_model} wide, {shape.seq_len} tokens of context"
     )
-    record_slots(plan, run_dir, project.root)
+    foreseen = None
+    if launch.is_main():
+        record_slots(plan, run_dir, project.root)
+        foreseen = Foresight.begin(run_dir, job.ledger, project.work, shape, config, dataset.n_tokens)
     result = train(
         shape, plan, config,
         run_dir=run_dir, ledger=job.ledger, heldout=measured, label="pretrain", callbacks=onlookers(project, tokenizer),
     )  # fmt: skip
+    if foreseen is not None:
+        foreseen.end(result)
     facts = {
         "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
         "steps": result.steps,
@@ -63,13 +72,24 @@ def pretrain(job: "Job") -> StageResult:
 
 
 def _resolved(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
+    """Shape and settings of a run. Choosing may measure, so of several processes the main one does it for all."""
+    world = launched()
+    if world.size == 1:
+        return _choose(run_dir, job, tokenizer, config)
+    kept = world.share(lambda: [found.model_dump(mode="json") for found in _choose(run_dir, job, tokenizer, config)])
+    return ModelConfig.model_validate(kept[0]), TrainConfig.model_validate(kept[1])
+
+
+def _choose(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
     """Shape and settings of a run: chosen once, kept in the run's folder, read again when the run goes on."""
     path = run_dir / "shape.json"
     if path.is_file():
         kept = read_json(path)
         return ModelConfig.model_validate(kept["model"]), TrainConfig.model_validate(kept["train"])
     settings = job.project.settings
-    shape, config = choose_shape(settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, config)
+    shape, config = choose_shape(
+        settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, config, job.project.work
+    )
     config = settings_for(shape, config, settings.model.preset)
     say(f"pretrain: {note(shape, config, settings.model.preset)}")
     write_json(path, {"model": shape.model_dump(), "train": config.model_dump()})
@@ -103,20 +123,7 @@ def finetune(job: "Job") -> StageResult:
         "adapter": settings.adapter,
         "methods": [step.method for step in settings.chain()],
     }
-    if settings.data is None:
     return publish(job, result, base.path, facts, adapter, parents=(base.artifact_id,) if base.artifact_id else ())
-
-
-def tune(job: "Job", base: ModelRef, chats: Sequence[Any], config: TrainConfig) -> tuple[TrainResult, Path | None]:
-    """Fine-tune a model on conversations as ``[finetune]`` says, in the run's folder.
-
-    Returns:
-        The result, its model merged if there was an adapter, and the adapter's PEFT directory.
-    """
-    from gptwright.project.tuning import tune_step
-
-    run_dir = job.project.work / "runs" / job.run_id
-    return tune_step(job, base, job.project.settings.finetune, config, run_dir, chats=chats)
 
 
 def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
@@ -129,7 +136,7 @@ def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate({**values, **changes})
 
 
-def conversations(job: "Job", settings: "FinetuneStep") -> Iterator[Document | list[dict[str, str]]]:
+def conversations(job: "Job", settings: "FinetuneStep") -> Iterator[Document | Told]:
     """What to learn from: the conversations of the user's file or folder, else of the corpus's training part; with ``documents`` also the
     plain ones there, all of the corpus as often as its mix shows it."""
     if settings.documents:
@@ -140,16 +147,15 @@ def conversations(job: "Job", settings: "FinetuneStep") -> Iterator[Document | l
                 yield document
     elif settings.data is None:
         yield from (document for document in documents(job.project.work / "corpus", "train") if document.messages)
+    if settings.data is None:
         return
     path = job.project.root / settings.data
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     if not path.exists():
         raise UserError("no such file or folder", where=str(path), fix="Mend [finetune] data")
+    blocks = blocks_of(job.project)
     for file in files:
-        found = read_chats(file)
-        for fault in found.faults:
-            say(f"finetune: {fault}")
-        yield from found.conversations
+        yield from spared(told(file), blocks)
 
 
 def write_csv(run_dir: Path) -> None:
@@ -173,6 +179,8 @@ def publish(
 ) -> StageResult:
     """A finished run as a model directory, with what the ledger is to know of it."""
     project = job.project
+    if not launch.is_main():
+        return StageResult("model", "", "", "")  # of which nothing is kept
     if project.settings.tracking.csv:
         write_csv(result.run_dir)
     shape = result.model.config

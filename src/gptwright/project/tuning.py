@@ -6,13 +6,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptwright.core import launch
 from gptwright.core.errors import UserError
 from gptwright.core.progress import say
 from gptwright.model.io import load_model
 from gptwright.model.lora import apply_lora, load_adapter, merge_lora, save_adapter
 from gptwright.model.transformer import Transformer
-from gptwright.project.models import ModelRef, locate
+from gptwright.project.erasing import blocks_of
+from gptwright.project.examples import norms_of, spared
 from gptwright.project.heldout import heldout
+from gptwright.project.models import ModelRef, locate
 from gptwright.project.tracking import onlookers
 from gptwright.project.training import conversations, train_config
 from gptwright.tokens.answers import JudgedPlan, PairPlan
@@ -23,6 +26,7 @@ from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Plan
 from gptwright.train.distill import Distillation, check_tokenizers
+from gptwright.train.distributed import launched
 from gptwright.train.grpo import Grpo, Reward, TaskPlan
 from gptwright.train.int8 import quantize_base
 from gptwright.train.loop import TrainResult, train
@@ -36,26 +40,30 @@ if TYPE_CHECKING:
     from gptwright.project.settings import FinetuneStep
 
 
-def tune_chain(job: "Job", base: ModelRef, chats: Sequence[Any] | None) -> tuple[TrainResult, Path | None]:
+def tune_chain(
+    job: "Job", base: ModelRef, chats: Sequence[Any] | None, configs: Sequence[TrainConfig] | None = None
+) -> tuple[TrainResult, Path | None]:
     """All steps of ``[finetune]``, each from what the one before made.
 
     Args:
         job: of the stage.
         base: what the first step starts from.
         chats: conversations of the first step, when they are read already.
+        configs: of the steps, perhaps with other ends than the settings'; None: as the settings say.
 
     Returns:
         The last step's result, its model merged, and the adapter's PEFT directory if the only step trained one.
     """
     steps, runs = job.project.settings.finetune.chain(), job.project.work / "runs"
+    configs = [train_config(step) for step in steps] if configs is None else configs
     if len(steps) == 1:
-        return tune_step(job, base, steps[0], train_config(steps[0]), runs / job.run_id, chats=chats)
+        return tune_step(job, base, steps[0], configs[0], runs / job.run_id, chats=chats)
     model, result = None, None
     for number, step in enumerate(steps, start=1):
         say(f"finetune: step {number} of {len(steps)}, {step.method}")
         # The stage's own run keeps the last step, as it keeps the only one of a single step.
         run_dir = runs / (job.run_id if number == len(steps) else f"{job.run_id}-step{number}")
-        result, _ = tune_step(job, base, step, train_config(step), run_dir, model=model, chats=chats, whole=True)
+        result, _ = tune_step(job, base, step, configs[number - 1], run_dir, model=model, chats=chats, whole=True)
         model, chats = result.model, None
     assert result is not None
     return result, None
@@ -100,11 +108,12 @@ def tune_step(
     if int8:
         quantize_base(start)
     with ExitStack() as stack:
-        plan, objective, what = _work(job, step, config, tokenizer, seq_len, chats, stack)
+        plan, objective, what, examples = _work(job, step, config, tokenizer, seq_len, chats, stack)
         say(textwrap.fill(f"finetune: {what}", 100, subsequent_indent="  "))
         say(f"finetune: {step.method} on {base.id}{' with LoRA' if lora else ''}")
         measured = heldout(job, tokenizer, seq_len, max(1, config.batch_tokens // seq_len))
-        record_slots(plan, run_dir, project.root)
+        if launch.is_main():
+            record_slots(plan, run_dir, project.root, norms_of(examples))
         result = train(
             start, plan, config,
             run_dir=run_dir, ledger=job.ledger, heldout=measured, label="finetune", objective=objective,
@@ -114,7 +123,8 @@ def tune_step(
         return result, None
     # Published, the adapter stands two folders below the models, its base beside its own model.
     manifest = {"base": {"id": base.id, "hash": base.hash}}
-    adapter = save_adapter(result.model, run_dir / "adapter", f"../../{base.path.name}", {"manifest.json": manifest})
+    adapter, beside = run_dir / "adapter", f"../../{base.path.name}"
+    launched().share(lambda: str(save_adapter(result.model, adapter, beside, {"manifest.json": manifest})))
     if int8:
         _merge_whole(result.model, load_model(base.path).state_dict() if kept is None else kept, adapter)
     else:
@@ -140,22 +150,24 @@ def _work(
     seq_len: int,
     chats: Sequence[Any] | None,
     stack: ExitStack,
-) -> tuple[Plan, Objective, str]:
-    """A step's plan, its objective, and what of the data a person should know."""
+) -> tuple[Plan, Objective, str, Sequence[Any]]:
+    """A step's plan, its objective, what of the data a person should know, and the examples."""
     rows = max(1, config.batch_tokens // seq_len)
     if step.method in ("sft", "lora", "distill"):
         found = list(conversations(job, step)) if chats is None else chats
         plan = SftPlan.of(found, tokenizer, seq_len, rows, config.seed, overlong="split", goldfish=config.goldfish)
         objective = _distillation(job, step, tokenizer) if step.method == "distill" else Objective()
-        return plan, objective, str(plan.report)
-    path = _file(job, step.data)
+        return plan, objective, str(plan.report), found
+    path, blocks = _file(job, step.data), blocks_of(job.project)
     if step.method in ("dpo", "ipo"):
-        pairs = PairPlan(_told(read_pairs(path)), tokenizer, seq_len, max(1, rows // 2), config.seed)
-        return pairs, Preference(step.method, config.beta), str(pairs.report)
+        compared = _left(spared(_told(read_pairs(path)), blocks), path)
+        pairs = PairPlan(compared, tokenizer, seq_len, max(1, rows // 2), config.seed)
+        return pairs, Preference(step.method, config.beta), str(pairs.report), compared
     if step.method == "kto":
-        judged = JudgedPlan(_told(read_judged(path)), tokenizer, seq_len, max(2, rows), config.seed)
-        return judged, Kto(config.beta, config.good_weight, config.bad_weight), str(judged.report)
-    tasks = _told(read_tasks(path))
+        answers = _left(spared(_told(read_judged(path)), blocks), path)
+        judged = JudgedPlan(answers, tokenizer, seq_len, max(2, rows), config.seed)
+        return judged, Kto(config.beta, config.good_weight, config.bad_weight), str(judged.report), answers
+    tasks = _left(spared(_told(read_tasks(path)), blocks), path)
     prompts = [tokenizer.render(task.prompt, add_generation_prompt=True).ids for task in tasks]
     if (longest := max(map(len, prompts)) + config.answer_tokens) > seq_len:
         raise UserError(
@@ -165,7 +177,7 @@ def _work(
         )
     drawn = TaskPlan(tasks, prompts, max(1, rows // config.group_size), config.group_size, config.seed)
     sample = EngineSampler(tokenizer, config.answer_tokens, config.temperature)
-    return drawn, Grpo(sample, _reward(job, step, stack), config), f"{len(tasks):,} tasks"
+    return drawn, Grpo(sample, _reward(job, step, stack), config), f"{len(tasks):,} tasks", tasks
 
 
 def _distillation(job: "Job", step: "FinetuneStep", tokenizer: Tokenizer) -> Distillation:
@@ -192,6 +204,12 @@ def _file(job: "Job", name: str | None) -> Path:
     if not path.is_file():
         raise UserError("no such file", where=str(path), fix="Mend [finetune]")
     return path
+
+
+def _left(rows: list[Any], path: Path) -> list[Any]:
+    if not rows:
+        raise UserError("every row of it was erased", where=str(path), fix="Give other rows, or take the step out")
+    return rows
 
 
 def _told(found: Found[Any]) -> list[Any]:
