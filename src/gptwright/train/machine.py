@@ -12,6 +12,7 @@ import torch
 from gptwright.core.errors import UserError
 from gptwright.model import native
 from gptwright.model.config import ModelConfig
+from gptwright.train import accelerate
 from gptwright.train.config import TrainConfig
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
@@ -52,18 +53,20 @@ def choose(config: TrainConfig) -> Machine:
     ):
         raise UserError(f"no {device} device here", where="device", fix='Set device = "auto"')
     dtype = _fastest_dtype(device) if config.dtype == "auto" else config.dtype
-    library = None
+    if config.fp8:
+        accelerate.check_fp8(device)
+        dtype = "bfloat16" if config.dtype == "auto" else dtype
+    kernels = "eager"
     if config.compile != "off":
-        library, missing = _find_kernels(device, dtype)
-        if library is None and config.compile == "on":
+        kernels, missing = _find_kernels(device, dtype)
+        if kernels == "eager" and config.compile == "on":
             raise UserError(
                 f"cannot use the compiled kernels: {missing}",
                 where="compile",
-                fix='Run: apt install g++, or set compile = "auto"',
+                fix=f'{"Run: apt install g++" if device == "cpu" else "Install it"}, or set compile = "auto"',
             )
-    kernels = "eager" if library is None else library.key
     return Machine(
-        device, dtype, library is not None, torch.get_num_threads(), instruction_set(), torch.__version__, kernels
+        device, dtype, kernels != "eager", torch.get_num_threads(), instruction_set(), torch.__version__, kernels
     )
 
 
@@ -77,11 +80,17 @@ def instruction_set() -> str:
     return " ".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *flags])
 
 
-def _find_kernels(device: str, dtype: str) -> tuple[native.Native | None, str]:
-    """Training's kernels, or None and why not."""
+def _find_kernels(device: str, dtype: str) -> tuple[str, str]:
+    """What computes the blocks: our library on the CPU (its key), torch.compile on CUDA ("inductor"), or "eager" and why."""
+    if device == "cuda":
+        missing = accelerate.compiler_missing()
+        return ("inductor", "") if missing is None else ("eager", missing)
     if device != "cpu":
-        return None, f"they are for the CPU, not for {device}"
-    return (None, "they do not do float64") if dtype == "float64" else native.load()
+        return "eager", f"they are for the CPU, not for {device}"
+    if dtype == "float64":
+        return "eager", "they do not do float64"
+    library, missing = native.load()
+    return ("eager", missing) if library is None else (library.key, "")
 
 
 def _fastest_dtype(device: str) -> str:

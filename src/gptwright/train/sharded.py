@@ -101,6 +101,7 @@ class ShardedStepper(Stepper):
             for parameter in model.parameters():
                 wide = self.wide if parameter.is_floating_point() else parameter.dtype
                 parameter.data = parameter.data.to(machine.device, wide)
+        self._accelerated(model)
         shard(model, self.mesh, machine.torch_dtype, self.wide, machine.device)
         self._fill(model)
         return model

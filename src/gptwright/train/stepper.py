@@ -15,6 +15,7 @@ from torch import Tensor
 from gptwright.core.errors import UserError
 from gptwright.model.native import native
 from gptwright.model.transformer import Transformer
+from gptwright.train import accelerate
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Array, Batch, Rows, as_tensors, rows_of
 from gptwright.train.distributed import ONE, World, flatten
@@ -100,9 +101,17 @@ class Stepper:
             for p in trainable(model.named_parameters()).values():
                 self.world.from_main(p.data)
         if self.machine.torch_dtype == self.wide:
-            return model
+            return self._accelerated(model)
         whole = {id(p): p for p in model.parameters() if not p.is_floating_point()}  # int8 bases are not held twice
-        return copy.deepcopy(model, memo=dict(whole)).to(self.machine.torch_dtype)
+        return self._accelerated(copy.deepcopy(model, memo=dict(whole)).to(self.machine.torch_dtype))
+
+    def _accelerated(self, work: Transformer) -> Transformer:
+        """What a GPU is given besides, in place."""
+        if self.config.fp8:
+            accelerate.use_fp8(work)
+        if self.machine.kernels == "inductor":
+            accelerate.compile_blocks(work)
+        return work
 
     def _optimizer(self) -> Optimizer:
         data = {name: p.data for name, p in self.masters.items()}
@@ -239,7 +248,7 @@ class Stepper:
         """The caller's model, which holds the masters, ready to be used."""
         self.workers.close()
         self.model.kernels, self.model.recompute = None, False
-        return self.model.eval().cpu()
+        return accelerate.uncompiled(self.model).eval().cpu()
 
 
 def kernels_for(machine: Machine) -> DocumentKernels | None:
@@ -251,4 +260,4 @@ def kernels_for(machine: Machine) -> DocumentKernels | None:
 def frozen_copy(model: Transformer) -> Transformer:
     """A model as it is now, not to be trained; compiled kernels are shared."""
     shared: dict[int, object] = {} if model.kernels is None else {id(model.kernels): model.kernels}
-    return copy.deepcopy(model, memo=shared).requires_grad_(False).eval()
+    return accelerate.uncompiled(copy.deepcopy(model, memo=shared)).requires_grad_(False).eval()
