@@ -12,6 +12,7 @@ from typing import Any
 from gptwright.core.errors import GptwrightError, UserError
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.request import Piece, Request
+from gptwright.infer.scoring import TokenScore
 from gptwright.infer.text import TextStream
 from gptwright.serve.protocols import ModelInfo
 from gptwright.tokens.stream import StreamDecoder
@@ -76,6 +77,15 @@ class Engine:
 
     def encode_prompt(self, text: str) -> list[int]:
         return self.tokenizer.encode(text)
+
+    def score(self, ids: Sequence[int], top: int = 0) -> list[TokenScore]:
+        found = [TokenScore(i, None) for i in ids[:1]]
+        return found + [TokenScore(i, -0.25, tuple((CONTROLS + 65 + k, -1.0 - k) for k in range(top))) for i in ids[1:]]
+
+    def embed(self, ids: Sequence[int]) -> list[float]:
+        vector = [float(len(ids)), *(float(ids.count(CONTROLS + byte)) for byte in b"abcdefg")]
+        length = sum(value * value for value in vector) ** 0.5
+        return [value / length for value in vector]
 
     def fit_chat(
         self, messages: Sequence[Mapping[str, Any]], config: GenerationConfig | None = None

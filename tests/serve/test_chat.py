@@ -205,7 +205,7 @@ def test_answers_when_compared_with_openais_description_then_they_are_valid(url:
     check("CreateCompletionResponse", post("/v1/completions", json=completion).json())
     check("ListModelsResponse", httpx.get(url + "/v1/models").json())
     check("Model", httpx.get(url + f"/v1/models/{MODEL}").json())
-    for body in ({}, {"model": "nope", "messages": user("x")}, {"model": "production", "messages": user("x"), "n": 2}):
+    for body in ({}, {"model": "nope", "messages": user("x")}, {"model": "production", "messages": user("x"), "n": 0}):
         check("ErrorResponse", post("/v1/chat/completions", json=body).json())
 
 

@@ -33,15 +33,11 @@ def error(response: httpx.Response) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
-        ("n", True),
         ("frequency_penalty", 0.5),
         ("presence_penalty", -1),
         ("logit_bias", {"5": 1}),
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
         ("response_format", {"type": "json_object"}),
-        ("user", "someone"),
         ("metadata", {"a": "b"}),
         ("store", True),
         ("service_tier", "flex"),
@@ -70,6 +66,10 @@ def test_chat_when_a_field_is_not_supported_then_400_names_it(http: httpx.Client
         ("tool_choice", "auto"),
         ("response_format", {"type": "text"}),
         ("user", None),
+        ("user", "someone"),
+        ("reasoning_effort", "none"),
+        ("prompt_cache_key", "mine"),
+        ("tool_choice", "none"),
         ("store", False),
         ("service_tier", "auto"),
         ("stop", None),
@@ -90,7 +90,21 @@ def test_chat_when_a_field_asks_for_nothing_then_it_is_taken(http: httpx.Client,
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": "x", "surname": "y"}]}, "messages[0].surname"),
-        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]}, "messages[0]"),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]},
+            "messages[0].tool_calls[0].function",
+        ),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "user", "content": "x", "tool_call_id": "c"}]}, "messages[0].tool_call_id"),
+        ({"n": True}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools[0].function.name"),
+        ({"user": ""}, "user"),
         ({"temperature": 3}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 0}, "top_p"),
@@ -204,17 +218,35 @@ def test_any_when_path_or_method_is_wrong_then_the_error_has_the_shape(
 def test_client_when_refused_then_the_official_client_raises_its_own_errors(http: httpx.Client) -> None:
     client = openai.OpenAI(base_url=f"{http.base_url}/v1", api_key="none", max_retries=0)
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="production", messages=[{"role": "user", "content": "x"}], n=3)
-    assert (caught.value.param, caught.value.code) == ("n", "unsupported_parameter")
+        client.chat.completions.create(model="production", messages=[{"role": "user", "content": "x"}], store=True)
+    assert (caught.value.param, caught.value.code) == ("store", "unsupported_parameter")
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nope", messages=[{"role": "user", "content": "x"}])
 
 
-def test_completions_when_the_prompt_is_a_list_or_echo_is_asked_for_then_400(http: httpx.Client) -> None:
-    listed = http.post("/v1/completions", json={"model": "production", "prompt": ["a", "b"]})
-    assert (listed.status_code, error(listed)["param"]) == (400, "prompt")
-    echo = http.post("/v1/completions", json={"model": "production", "prompt": "a", "echo": True})
-    assert (echo.status_code, error(echo)["param"]) == (400, "echo")
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
+        ({"prompt": [1, "a"]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [5, 99999]}, "prompt[1]"),
+        ({"prompt": {"a": 1}}, "prompt"),
+        ({"prompt": "a" * 5000}, "prompt"),
+        ({"prompt": "a", "suffix": "b"}, "suffix"),
+        ({"prompt": "a", "logprobs": 21}, "logprobs"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "a", "best_of": 1, "n": 2}, "best_of"),
+        ({"prompt": "a", "best_of": 2, "stream": True}, "best_of"),
+    ],
+)
+def test_completions_when_a_value_is_wrong_then_400_names_the_field(
+    http: httpx.Client, extra: dict[str, Any], param: str
+) -> None:
+    response = http.post("/v1/completions", json={"model": "production", **extra})
+    assert response.status_code == 400, response.text
+    assert str(error(response)["param"]).startswith(param)
 
 
 def test_guard_when_a_limit_is_passed_then_400_names_the_message(start: Any) -> None:

@@ -28,12 +28,14 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
     seen: dict[str, set[int]] = {}
     for result in schema.get_all_operations():
         operation = result.ok()
-        if mode == "negative" and operation.method == "get":
+        posted = operation.method == "post" and not operation.path.endswith("/cancel")
+        if mode == "negative" and not posted:
             continue  # any text is a valid path, so nothing can be wrong
+        plain = iter([False, True] * 1000)
 
         @given(case=operation.as_strategy(generation_mode=GenerationMode(mode)))
         @settings(
-            max_examples=40 if operation.method == "post" else 5,
+            max_examples=30 if posted else 4,
             deadline=None,
             derandomize=True,
             database=None,
@@ -44,6 +46,10 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
             model = case.body.get("model") if isinstance(case.body, dict) else None
             if mode == "positive" and isinstance(model, str):
                 case.body["model"] = "production"  # any text is a valid name; only this one gets further
+                if next(plain):  # and fields that only go together rarely come together by chance
+                    case.body = {name: value for name, value in case.body.items() if name not in TOGETHER}
+                    for name, value in SIMPLE.items():
+                        case.body |= {name: value} if name in case.body else {}
             response = case.call(headers=host)
             seen.setdefault(case.operation.label, set()).add(response.status_code)
             assert response.status_code < 500, (response.status_code, response.text)
@@ -53,7 +59,17 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
                 case.validate_response(response, checks=[schemathesis.checks.response_schema_conformance])
 
         check()
-    posts = {label: codes for label, codes in seen.items() if label.startswith("POST")}
-    assert len(posts) == 5
+    posts = {label: codes for label, codes in seen.items() if label.startswith("POST") and "{" not in label}
+    assert posts.keys() >= {f"POST /v1/{name}" for name in ("chat/completions", "responses", "messages", "embeddings")}
     wanted = {200, 201} if mode == "positive" else {400}
-    assert all(codes & wanted for codes in posts.values()), posts
+    found = {label for label, codes in posts.items() if not codes & wanted}
+    # A batch needs a file that there is, and a file is no JSON.
+    assert found <= ({"POST /v1/batches", "POST /v1/files"} if mode == "positive" else set()), posts
+
+
+TOGETHER = frozenset(
+    {"tools", "tool_choice", "response_format", "text", "logit_bias", "frequency_penalty", "presence_penalty", "n"}
+    | {"max_tokens", "max_completion_tokens", "top_logprobs", "best_of", "stream_options", "previous_response_id"}
+    | {"conversation", "system", "encoding_format"}
+)
+SIMPLE = {"messages": [{"role": "user", "content": "hello"}], "input": "hello", "prompt": "hello", "max_tokens": 9}

@@ -1,6 +1,7 @@
 """Verbs that use a model: generate, chat, serve, keys, usage, studio, learn."""
 
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -165,11 +166,20 @@ def keys_create(
     call: Call,
     name: Annotated[str, typer.Option(help="What it is for.")],
     days: Annotated[int | None, typer.Option(help="Days until it expires.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="What it is for; api, all, if left out. Repeatable.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Most requests a minute.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(help="Most tokens a minute.")] = None,
+    tokens_per_day: Annotated[int | None, typer.Option(help="Most tokens a day, UTC.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(help="Most answers at once.")] = None,
 ) -> Answer:
     """Create a key. It is shown once; only its hash is kept."""
     from gptwright.serve.keys import create_key
+    from gptwright.serve.limits import Limits
 
-    key, row = create_key(call.project().control, name, lifetime_s=days * 86400.0 if days else None)
+    limits = Limits(requests_per_minute, tokens_per_minute, max_concurrent, tokens_per_day)
+    lifetime_s = days * 86400.0 if days else None
+    scopes = tuple(scope or ("api",))
+    key, row = create_key(call.project().control, name, scopes=scopes, lifetime_s=lifetime_s, limits=limits)
     return Answer({"id": row.id, "name": row.name, "key": key}, f"{key}\nKeep it now: it is not shown again.")
 
 
@@ -178,12 +188,12 @@ def keys_list(call: Call) -> Answer:
     from gptwright.serve.keys import list_keys
 
     rows = list_keys(call.project().control)
-    table = Table(["id", "name", "prefix", "created", "expires", "state"])
+    table = Table(["id", "name", "prefix", "created", "expires", "state", "scopes", "limits"])
     for r in rows:
-        table.add(
-            r.id, r.name, r.prefix, f"{r.created_at:%Y-%m-%d}", r.expires_at and f"{r.expires_at:%Y-%m-%d}", r.state
-        )
-    return Answer({"keys": [vars(r) for r in rows]}, str(table) if rows else "No keys.")
+        limits = " ".join(f"{name}={value}" for name, value in vars(r.limits).items() if value is not None)
+        expires = r.expires_at and f"{r.expires_at:%Y-%m-%d}"
+        table.add(r.id, r.name, r.prefix, f"{r.created_at:%Y-%m-%d}", expires, r.state, " ".join(r.scopes), limits)
+    return Answer({"keys": [asdict(r) for r in rows]}, str(table) if rows else "No keys.")
 
 
 def keys_revoke(call: Call, key: Annotated[str, typer.Argument(help="Id or first characters.")]) -> Answer:
@@ -191,7 +201,7 @@ def keys_revoke(call: Call, key: Annotated[str, typer.Argument(help="Id or first
     from gptwright.serve.keys import revoke_key
 
     row = revoke_key(call.project().control, key)
-    return Answer(vars(row), f"Revoked {row.name} ({row.prefix}).")
+    return Answer(asdict(row), f"Revoked {row.name} ({row.prefix}).")
 
 
 def usage(call: Call) -> Answer:

@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gptwright.core.config import Config, Duration, Size
 
@@ -30,9 +30,36 @@ class ServeConfig(Config):
         default=[],
         description="Names under which the server may be called besides its own address, such as gpt.example.com.",
     )
+    cors_origins: list[str] = Field(
+        default=[],
+        description="Pages of other sites that may call the API, such as https://app.example.com. Empty: none.",
+    )
+    tls_cert: str | None = Field(
+        default=None, description="File with the certificate chain (PEM). With tls_key the server speaks HTTPS only."
+    )
+    tls_key: str | None = Field(default=None, description="File with the certificate's private key (PEM).")
     max_body: Size = Field(default=4_000_000, gt=0, description="Largest request body. Bytes.")
+    max_upload: Size = Field(default=100_000_000, gt=0, description="Largest uploaded file. Bytes.")
     max_concurrent: int = Field(
         default=64, gt=0, description="Answers generated at once; more requests get 429. Requests."
+    )
+    requests_per_minute: int | None = Field(
+        default=None, gt=0, description="Requests a minute for each key that has no limit of its own. None: no limit."
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, gt=0, description="Tokens a minute for each key that has no limit of its own. None: no limit."
+    )
+    tokens_per_day: int | None = Field(
+        default=None, gt=0, description="Tokens a day (UTC) for each key that has no budget of its own. None: no limit."
+    )
+    batch_concurrent: int = Field(
+        default=4, gt=0, description="Requests of batches worked on at once, while nobody waits. Requests."
+    )
+    files_kept: Duration = Field(
+        default=30 * 86400.0, gt=0, description="Files of batches are deleted after this unless told otherwise. Seconds."
+    )
+    responses_kept: Duration = Field(
+        default=30 * 86400.0, gt=0, description="Stored responses are deleted after this. Seconds."
     )
     default_max_tokens: int = Field(
         default=512, gt=0, description="Longest answer when the request names none. Tokens."
@@ -44,6 +71,22 @@ class ServeConfig(Config):
     drain_timeout: Duration = Field(
         default=30.0, ge=0, description="At the end (SIGTERM), running answers get this long to finish. Seconds."
     )
+    log_format: Literal["text", "json"] = Field(default="text", description="Form of the log's lines.")
+    log_text: bool = Field(
+        default=False, description="Whether prompts and answers are written to the log, personal data masked."
+    )
+    traces: bool = Field(
+        default=False,
+        description="Send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT (needs the extra otel).",
+    )
+
+    @model_validator(mode="after")
+    def _both_halves_of_tls(self) -> "ServeConfig":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together")
+        if "*" in self.cors_origins:
+            raise ValueError("cors_origins names sites; every site (*) would open the API to any page one visits")
+        return self
 
     @property
     def is_local(self) -> bool:

@@ -56,21 +56,37 @@ class Logprobs(BaseModel):
     refusal: None = None
 
 
+class CalledFunction(BaseModel):
+    """A function that the model calls."""
+
+    name: str
+    arguments: str
+
+
+class AnswerCall(BaseModel):
+    """A tool call."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class AnswerMessage(BaseModel):
     """The assistant's turn."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: list[AnswerCall] | None = None
 
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "tool_calls"]
 
 
 class ChatChoice(BaseModel):
-    """The one choice of a chat completion."""
+    """A choice of a chat completion."""
 
-    index: Literal[0] = 0
+    index: int
     message: AnswerMessage
     logprobs: Logprobs | None = None
     finish_reason: Finish
@@ -91,15 +107,15 @@ class TextLogprobs(BaseModel):
     """Log probabilities in the older shape of plain completions."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
 class TextChoice(BaseModel):
-    """The one choice of a plain completion."""
+    """A choice of a plain completion."""
 
-    index: Literal[0] = 0
+    index: int
     text: str
     logprobs: TextLogprobs | None = None
     finish_reason: Finish

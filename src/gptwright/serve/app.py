@@ -15,24 +15,27 @@ from gptwright.gateway.provider import Provider
 from gptwright.guard.guard import Guard
 from gptwright.serve import answers as shapes
 from gptwright.serve import errors
+from gptwright.serve.batches import workers
 from gptwright.serve.config import ServeConfig
 from gptwright.serve.edge import Edge
 from gptwright.serve.errors import ApiError
+from gptwright.serve.files import add_files
 from gptwright.serve.generate import Backend
-from gptwright.serve.keys import find_key
+from gptwright.serve.messages import add_messages
 from gptwright.serve.metrics import Metrics
 from gptwright.serve.protocols import ModelInfo, Models
 from gptwright.serve.respond import Responder
-from gptwright.serve.schema import (
-    ChatRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    FeedbackRequest,
-    TokenizeRequest,
-)
+from gptwright.serve.responses import add_responses
+from gptwright.serve.schema import ChatRequest, CompletionRequest
+from gptwright.serve.schema_tokens import FeedbackRequest
+from gptwright.serve.tokens import add_tokens
+from gptwright.serve.tracing import Tracer, exporting
 
 _REMOTE_LIST_S = 60.0
 _REMOTE_WAIT_S = 2.0
+STREAMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or in pieces."}
+}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": shapes.ErrorAnswer} for status in (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
 }
@@ -46,6 +49,7 @@ def create_app(
     providers: Mapping[str, Provider] | None = None,
     control: ControlStore | None = None,
     mount: Callable[[FastAPI], None] | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """Build the server.
 
@@ -56,18 +60,22 @@ def create_app(
         providers: upstreams by name, for ``provider:model``.
         control: where keys, usage and feedback are kept; without it there are no keys and nothing is kept.
         mount: called at the end with the app, to add pages (``gptwright.studio.mount``).
+        tracer: where traces go; None: as ``[serve] traces`` says.
 
     Returns:
         The application; ``app.state.backend`` holds what its endpoints share.
     """
     config = config or ServeConfig()
     metrics = Metrics()
-    backend = Backend(models, config, guard or Guard(), dict(providers or {}), control, metrics)
+    tracer = tracer or (exporting() if config.traces else Tracer())
+    backend = Backend(models, config, guard or Guard(), dict(providers or {}), control, metrics, tracer=tracer)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await backend.stop()
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with workers(app, backend):
+            yield
+            await backend.stop()
+        tracer.close()
 
     app = FastAPI(
         title="gptwright",
@@ -79,36 +87,28 @@ def create_app(
         responses=_ERRORS,
     )
     app.state.backend = backend
-    errors.install(app)
-    app.add_middleware(
-        Edge, config=config, metrics=metrics, find_key=lambda key: find_key(control, key) if control else None
-    )
-    _add_chat(app, backend)
-    _add_models(app, backend)
-    _add_tokens(app, backend)
-    _add_feedback(app, backend)
-    _add_care(app, backend)
+    errors.install(app, lambda code: metrics.errors.labels(code).inc())
+    app.add_middleware(Edge, backend=backend)
+    for add in (_add_text, _add_models, add_tokens, add_responses, add_messages, add_files, _add_feedback, _add_care):
+        add(app, backend)
     app.openapi = _schema(app)  # type: ignore[method-assign]
     if mount is not None:
         mount(app)
     return app
 
 
-def _add_chat(app: FastAPI, backend: Backend) -> None:
-    streams: dict[int | str, dict[str, Any]] = {
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or in pieces."}
-    }
-
-    @app.post("/v1/chat/completions", response_model=shapes.ChatCompletion, responses=streams)
+def _add_text(app: FastAPI, backend: Backend) -> None:
+    @app.post("/v1/chat/completions", response_model=shapes.ChatCompletion, responses=STREAMS)
     async def chat(body: ChatRequest, request: Request) -> Response:
         answer = await backend.chat(body, request)
-        responder = Responder(backend, answer, request, "chat", bool(body.logprobs))
+        responder = Responder(backend, answer, "chat", bool(body.logprobs), n=body.n or 1)
         return await (responder.streamed(usage=body.wants_usage) if body.stream else responder.whole())
 
-    @app.post("/v1/completions", response_model=shapes.TextCompletion, responses=streams)
+    @app.post("/v1/completions", response_model=shapes.TextCompletion, responses=STREAMS)
     async def completion(body: CompletionRequest, request: Request) -> Response:
         answer = await backend.completion(body, request)
-        responder = Responder(backend, answer, request, "text", body.logprobs is not None)
+        logprobs, echo = body.logprobs is not None, bool(body.echo)
+        responder = Responder(backend, answer, "text", logprobs, echo=echo, n=body.n or 1)
         return await (responder.streamed(usage=body.wants_usage) if body.stream else responder.whole())
 
 
@@ -143,37 +143,6 @@ def _add_models(app: FastAPI, backend: Backend) -> None:
             if model.id == model_id:
                 return shape(model)
         raise ApiError(404, f"There is no model {model_id}.", param="model", code="model_not_found")
-
-
-def _add_tokens(app: FastAPI, backend: Backend) -> None:
-    @app.post("/tokenize")
-    async def tokenize(body: TokenizeRequest) -> shapes.Tokens:
-        model, engine = await backend.engine(body.model)
-        tokenizer = engine.tokenizer
-
-        def work() -> list[int]:
-            if body.messages is not None:
-                messages = backend.guard.check_prompt([message.plain for message in body.messages])
-                return list(tokenizer.render(messages, add_generation_prompt=body.add_generation_prompt).ids)
-            return tokenizer.encode(body.prompt or "")
-
-        ids = await asyncio.to_thread(work)
-        texts = [tokenizer.token_bytes(i).decode("utf-8", "replace") for i in ids] if body.return_token_strs else None
-        return shapes.Tokens(model=model, count=len(ids), max_model_len=engine.seq_len, tokens=ids, token_strs=texts)
-
-    @app.post("/detokenize")
-    async def detokenize(body: DetokenizeRequest) -> shapes.Text:
-        model, engine = await backend.engine(body.model)
-        size = engine.tokenizer.vocab_size
-        for index, token in enumerate(body.tokens):
-            if token >= size:
-                raise ApiError(
-                    400,
-                    f"tokens[{index}]: the vocabulary has {size} ids.",
-                    param=f"tokens[{index}]",
-                    code="invalid_value",
-                )
-        return shapes.Text(model=model, prompt=await asyncio.to_thread(engine.tokenizer.decode, body.tokens))
 
 
 def _add_feedback(app: FastAPI, backend: Backend) -> None:

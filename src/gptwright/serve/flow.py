@@ -13,11 +13,15 @@ from fastapi import Request
 
 from gptwright.core.errors import UserError
 from gptwright.gateway.provider import Delta
-from gptwright.serve.errors import ApiError, from_user_error
+from gptwright.serve.errors import ApiError, ClientGoneError, from_user_error
 from gptwright.serve.metrics import Metrics
 from gptwright.serve.protocols import Piece, Running
 
 log = logging.getLogger("gptwright.serve")
+
+Listener = Callable[[Piece], None]
+Submit = Callable[[Callable[[int], Listener]], Sequence[Running]]
+"""Hands all choices of an answer to an engine: gets a listener for each choice, returns what then runs."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Step:
     """What came from a model: text (maybe empty), and what is known of it."""
 
     text: str
+    index: int = 0
     token_id: int | None = None
     logprob: float | None = None
     top_logprobs: Sequence[tuple[int, float]] = ()
@@ -34,41 +39,57 @@ class Step:
     completion_tokens: int | None = None
 
 
-class ClientGoneError(Exception):
-    """Nobody is left to answer."""
-
-
 class Slots:
-    """How many answers may be generated at once; one more is refused, not queued for ever."""
+    """How many answers may be generated at once; one more is refused, not queued for ever.
+
+    Attributes:
+        taken: choices being generated.
+        live: those of them that somebody waits for; the rest belongs to batches.
+        flows: the answers themselves.
+    """
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
-        self._limit, self._metrics = limit, metrics
-        self.taken = 0
+        self.limit, self._metrics = limit, metrics
+        self.taken = self.live = 0
         self.flows: set[Flow] = set()
 
-    def take(self, flow: "Flow") -> None:
-        """Take a slot.
+    def check(self) -> None:
+        """Refuse early, before a prompt is encoded.
 
         Raises:
             ApiError: 429, all are taken.
         """
-        if self.taken >= self._limit:
-            raise ApiError(
-                429,
-                f"The server already works on {self._limit} answers. Try again in a moment.",
-                code="server_busy",
-                headers={"Retry-After": "1"},
-            )
-        self.taken += 1
+        if self.taken >= self.limit:
+            raise self._busy()
+
+    def take(self, flow: "Flow") -> None:
+        """Take as many slots as the answer has choices, at most all there are: what is too much for all runs alone.
+
+        Raises:
+            ApiError: 429, all are taken.
+        """
+        if self.taken and self.taken + flow.cost > self.limit:
+            raise self._busy()
+        self.taken += flow.cost
+        self.live += 0 if flow.background else flow.cost
         self.flows.add(flow)
-        self._metrics.running.set(self.taken)
+        self._metrics.answers.set(self.taken)
+
+    def _busy(self) -> ApiError:
+        return ApiError(
+            429,
+            f"The server works on {self.taken} of at most {self.limit} answers. Try again in a moment.",
+            code="server_busy",
+            headers={"Retry-After": "1"},
+        )
 
     def free(self, flow: "Flow") -> None:
-        """Give a slot back; a second time does nothing."""
+        """Give them back; a second time does nothing."""
         if flow in self.flows:
             self.flows.discard(flow)
-            self.taken -= 1
-            self._metrics.running.set(self.taken)
+            self.taken -= flow.cost
+            self.live -= 0 if flow.background else flow.cost
+            self._metrics.answers.set(self.taken)
 
 
 class Flow:
@@ -78,61 +99,98 @@ class Flow:
         request: whose client is watched.
         slots: admission.
         metrics: counters.
+        model: its id, for the counters.
         timeout_s: longest time for the whole answer.
         keep_alive_s: silence after which ``events`` yields None.
+        choices: how many are generated; 0: given texts are only scored.
+        background: part of a batch, for which nobody waits.
     """
 
-    def __init__(self, request: Request, slots: Slots, metrics: Metrics, timeout_s: float, keep_alive_s: float) -> None:
-        self._request, self._slots, self._metrics = request, slots, metrics
+    def __init__(
+        self,
+        request: Request,
+        slots: Slots,
+        metrics: Metrics,
+        model: str,
+        timeout_s: float,
+        keep_alive_s: float,
+        choices: int = 1,
+        background: bool = False,
+    ) -> None:
+        self._request, self._slots, self._metrics, self._model = request, slots, metrics, model
         self._keep_alive_s = keep_alive_s
+        self.choices, self.background = choices, background
+        self.cost = max(1, min(choices, slots.limit))
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Step | BaseException | None] = asyncio.Queue()
         self._cancel_work: Callable[[], object] = lambda: None
-        self._work: Running | None = None
+        self._works: Sequence[Running] = ()
+        self._unfinished = choices
         self._tasks: list[asyncio.Task[None]] = []
-        self._started = time.monotonic()
+        self.started = time.monotonic()
+        self.first_at: float | None = None
+        self.last_at: float | None = None
+        self._latest: dict[int, float] = {}
         self._deadline = self._loop.time() + timeout_s
         self._timeout_s = timeout_s
-        self._first = True
-        self._cancelled = False
+        self.cancelled: str | None = None
         slots.take(self)
 
-    async def run_engine(self, submit: Callable[[Callable[[Piece], None]], Running]) -> None:
+    async def run_engine(self, submit: Submit) -> None:
         """Start an engine's work.
 
         Args:
-            submit: hands the request to the engine, with what is to be called for each piece; it may take a moment
-                (the prompt is encoded), so it runs in a thread.
+            submit: see ``Submit``; it may take a moment, so it runs in a thread. Nothing that runs: the answer is over at once.
 
         Raises:
             UserError: the engine does not take it.
         """
         self._watch()
 
-        def take(piece: Piece) -> None:
-            # On the engine's thread. If the loop is gone this raises, and the engine cancels the request.
-            self._loop.call_soon_threadsafe(self._take, piece)
+        def listener(index: int) -> Listener:
+            def take(piece: Piece) -> None:
+                # On the engine's thread. If the loop is gone this raises, and the engine cancels the request.
+                self._loop.call_soon_threadsafe(self._take, index, piece)
 
-        starting = asyncio.ensure_future(asyncio.to_thread(submit, take))
+            return take
+
+        starting = asyncio.ensure_future(asyncio.to_thread(submit, listener))
         try:
-            work = await asyncio.shield(starting)
+            works = await asyncio.shield(starting)
         except asyncio.CancelledError:
             starting.add_done_callback(_cancel_when_started)  # the thread goes on; what it starts must not
             raise
-        self._work, self._cancel_work = work, work.cancel
-        if self._cancelled:
-            work.cancel()
+        self._works, self._cancel_work = works, lambda: _cancel_all(works)
+        if self.cancelled:
+            self._cancel_work()
+        if not works:
+            self._queue.put_nowait(None)
+            self._slots.free(self)
 
-    def _take(self, piece: Piece) -> None:
+    def check_alive(self) -> None:
+        """For work before the engine's: end it when nobody waits any more.
+
+        Raises:
+            ClientGoneError: it was cancelled.
+            ApiError: 504, it takes too long.
+        """
+        if self.cancelled:
+            raise ClientGoneError
+        if self._loop.time() >= self._deadline:
+            raise self._too_late()
+
+    def _take(self, index: int, piece: Piece) -> None:
         if piece.finish_reason == "error":
             self._queue.put_nowait(_EngineFailedError())
         else:
             self._queue.put_nowait(
-                Step(piece.text, piece.token_id, piece.logprob, tuple(piece.top), piece.finish_reason)
+                Step(piece.text, index, piece.token_id, piece.logprob, tuple(piece.top), piece.finish_reason)
             )
         if piece.finish_reason is not None:
-            self._queue.put_nowait(None)
-            self._slots.free(self)
+            self._unfinished -= 1
+            if self._unfinished == 0:
+                self._queue.put_nowait(None)
+                self._slots.free(self)
 
     def run_provider(self, deltas: AsyncIterator[Delta]) -> None:
         """Start reading a provider's answer."""
@@ -172,7 +230,7 @@ class Flow:
             left = self._deadline - self._loop.time()
             if left <= 0:
                 self.cancel("timeout")
-                raise ApiError(504, f"No complete answer within {self._timeout_s:g} s.", code="timeout")
+                raise self._too_late()
             try:
                 item = await asyncio.wait_for(self._queue.get(), min(left, self._keep_alive_s))
             except TimeoutError:
@@ -182,18 +240,32 @@ class Flow:
                 return
             if isinstance(item, BaseException):
                 raise await self._refusal(item)
-            if self._first:
-                self._first = False
-                self._metrics.first_token.observe(time.monotonic() - self._started)
+            self._clock(item)
             yield item
+
+    def _clock(self, step: Step) -> None:
+        now = time.monotonic()
+        if self.first_at is None:
+            self.first_at = now
+            self._metrics.first_token.labels(self._model).observe(now - self.started)
+        if (before := self._latest.get(step.index)) is not None:
+            self._metrics.between_tokens.labels(self._model).observe(now - before)
+        self.last_at = self._latest[step.index] = now
+
+    def _too_late(self) -> ApiError:
+        return ApiError(504, f"No complete answer within {self._timeout_s:g} s.", code="timeout")
 
     async def _refusal(self, error: BaseException) -> Exception:
         """What the client is told of an error: of its own mistakes everything, of ours nothing (the log has it)."""
-        if isinstance(error, _EngineFailedError) and self._work is not None:
-            try:
-                await asyncio.to_thread(self._work.result, 5.0)  # raises what went wrong
-            except Exception as cause:
-                error = cause
+        if isinstance(error, _EngineFailedError):
+            for work in self._works:
+                try:
+                    await asyncio.to_thread(work.result, 5.0)  # raises what went wrong
+                except TimeoutError:
+                    continue
+                except Exception as cause:
+                    error = cause
+                    break
         if isinstance(error, UserError):
             return from_user_error(error)
         if isinstance(error, ClientGoneError | ApiError):
@@ -203,8 +275,8 @@ class Flow:
 
     def cancel(self, reason: str) -> None:
         """Stop the work. Safe to call again."""
-        if not self._cancelled:
-            self._cancelled = True
+        if not self.cancelled:
+            self.cancelled = reason
             self._metrics.cancelled.labels(reason).inc()
             self._cancel_work()
 
@@ -236,6 +308,11 @@ class _EngineFailedError(Exception):
     pass
 
 
-def _cancel_when_started(starting: "asyncio.Future[Running]") -> None:
+def _cancel_all(works: Sequence[Running]) -> None:
+    for work in works:
+        work.cancel()
+
+
+def _cancel_when_started(starting: "asyncio.Future[Sequence[Running]]") -> None:
     if not starting.cancelled() and starting.exception() is None:
-        starting.result().cancel()
+        _cancel_all(starting.result())

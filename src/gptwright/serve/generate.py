@@ -1,7 +1,9 @@
 """From a request to a running answer: which model, which prompt, which settings."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,36 +15,23 @@ from gptwright.gateway.provider import ChatSettings, Provider
 from gptwright.gateway.resolve import is_remote, resolve
 from gptwright.guard.guard import Guard
 from gptwright.infer.config import GenerationConfig
+from gptwright.serve.accounts import Accounts
+from gptwright.serve.answer import Answer, PromptText
+from gptwright.serve.body import ENGINE_FIELDS
+from gptwright.serve.caller import Caller
 from gptwright.serve.config import ServeConfig
-from gptwright.serve.errors import ApiError
-from gptwright.serve.flow import Flow, Slots
+from gptwright.serve.errors import ApiError, from_user_error
+from gptwright.serve.flow import Flow, Listener, Slots
 from gptwright.serve.keys import record_usage
-from gptwright.serve.metrics import Metrics
-from gptwright.serve.protocols import EngineLike, Models, Piece, Running, TokenizerLike
+from gptwright.serve.metrics import EngineNumbers, Metrics
+from gptwright.serve.protocols import EngineLike, Models, Running
 from gptwright.serve.schema import ChatRequest, CompletionRequest, Sampling
+from gptwright.serve.structure import FREE, Structure, structure
+from gptwright.serve.tracing import Tracer
 
-Submit = Callable[[Callable[[Piece], None]], Running]
+log = logging.getLogger("gptwright.serve")
 
-
-@dataclass
-class Answer:
-    """An answer that is being generated.
-
-    Attributes:
-        model: the full id, never only an alias.
-        flow: its steps.
-        tokenizer: of the model; None when it is a provider's.
-        prompt_tokens: tokens of the prompt.
-        completion_tokens: tokens generated so far.
-        dropped: old messages that did not fit the context and were left out, on request.
-    """
-
-    model: str
-    flow: Flow
-    tokenizer: TokenizerLike | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    dropped: int = 0
+_SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 
 
 @dataclass
@@ -54,6 +43,7 @@ class Backend:
         providers: upstreams by name.
         slots: admission.
         draining: whether the server is about to stop.
+        active: requests to the API that are worked on.
     """
 
     models: Models
@@ -63,83 +53,219 @@ class Backend:
     control: ControlStore | None
     metrics: Metrics
     slots: Slots = field(init=False)
+    accounts: Accounts = field(init=False)
     draining: bool = False
+    active: int = 0
+    tracer: Tracer = field(default_factory=Tracer)
     _records: set["asyncio.Task[None]"] = field(default_factory=set)
+    _engines: dict[str, EngineLike] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.slots = Slots(self.config.max_concurrent, self.metrics)
+        self.accounts = Accounts(self.control, self.config)
+        self.metrics.watch_engines(self._engine_numbers)
 
-    async def engine(self, name: str) -> tuple[str, EngineLike]:
+    async def engine(self, name: str | None) -> tuple[str, EngineLike]:
         """Find and load a model.
+
+        Args:
+            name: its id or alias; None: the first there is.
 
         Raises:
             ApiError: 404, no such model; 503, it cannot be loaded.
         """
-        if is_remote(name) and name.partition(":")[0] in self.providers:
+        if name is not None and is_remote(name) and name.partition(":")[0] in self.providers:
             raise ApiError(400, f"{name} is a provider's model; only chats go there.", param="model")
         # Only what is listed: a project also finds models by their folder, and no client may choose folders of ours.
         known = [model.id for model in await asyncio.to_thread(self.models.list)]
+        if name is None:
+            name = "production" if "production" in known else known[-1] if known else ""
         if name not in known:
             shown = ", ".join(known[:20]) or "none yet; run: gptwright run"
             raise ApiError(404, f"There is no model {name}. Models: {shown}.", param="model", code="model_not_found")
         try:
-            return await asyncio.to_thread(self.models.engine, name)
+            full, engine = await asyncio.to_thread(self.models.engine, name)
         except UserError as error:
             raise ApiError(503, f"{name} cannot be loaded: {error}", param="model", code="model_not_ready") from error
+        self._engines[full] = engine
+        return full, engine
 
     async def chat(self, body: ChatRequest, request: Request) -> Answer:
         """Start a chat answer."""
+        form = structure(body.response_format, body.tools or (), body.tool_choice, body.parallel_tool_calls)
         messages = self.guard.check_prompt(body.plain)
         if is_remote(body.model) and body.model.partition(":")[0] in self.providers:
             return self._remote(body, messages, request)
+        self.slots.check()
         model, engine = await self.engine(body.model)
-        config = self._settings(body, top_logprobs=body.top_logprobs or 0)
-        dropped = 0
+        n = body.n or 1
+        config = self._settings(body, form, engine, top_logprobs=body.top_logprobs or 0)
 
-        def submit(take: Callable[[Piece], None]) -> Running:
-            nonlocal dropped
+        def prepare() -> tuple[PromptText, int]:
             if body.truncation == "auto":
                 ids, dropped = engine.fit_chat(messages, config)
-            else:
-                ids = list(engine.tokenizer.render(messages, add_generation_prompt=True).ids)
-                _check_fits(len(ids), engine.seq_len, "messages")
-            answer.prompt_tokens = len(ids)
-            return engine.submit(ids, config, on_piece=take)
+                return PromptText(ids), dropped
+            ids = list(engine.tokenizer.render(messages, add_generation_prompt=True).ids)
+            _check_fits(len(ids), engine.seq_len - 1, "messages")
+            return PromptText(ids), 0
 
-        answer = Answer(model, self._flow(request), engine.tokenizer)
-        await self._start(answer.flow, submit)
-        answer.dropped = dropped
+        prompt, dropped = await asyncio.to_thread(prepare)
+        answer = self._begin(model, engine, [prompt], n, config.max_tokens, body, request)
+        answer.dropped, answer.structure = dropped, form
+        await self._start(answer, engine, config, echo_logprobs=None)
         return answer
 
     async def completion(self, body: CompletionRequest, request: Request) -> Answer:
-        """Start a continuation of a plain text."""
-        text = self.guard.check_text(body.prompt, param="prompt")
+        """Start continuations of plain texts or token ids."""
+        self.slots.check()
+        given = [
+            self.guard.check_text(prompt, param="prompt") if isinstance(prompt, str) else prompt
+            for prompt in body.prompts
+        ]
         model, engine = await self.engine(body.model)
-        config = self._settings(body, top_logprobs=body.logprobs or 0)
+        config = self._settings(body, FREE, engine, top_logprobs=body.logprobs or 0)
 
-        def submit(take: Callable[[Piece], None]) -> Running:
-            ids = engine.encode_prompt(text)
-            _check_fits(len(ids), engine.seq_len, "prompt")
-            answer.prompt_tokens = len(ids)
-            return engine.submit(ids, config, on_piece=take)
+        def prepare() -> list[PromptText]:
+            prompts = []
+            for prompt in given:
+                if isinstance(prompt, str):
+                    ids = engine.encode_prompt(prompt)
+                    prompts.append(PromptText(ids, prompt, lead=len(ids) - len(engine.tokenizer.encode(prompt))))
+                else:
+                    check_ids(prompt, engine.tokenizer.vocab_size, "prompt")
+                    prompts.append(PromptText(prompt, engine.tokenizer.decode(prompt)))
+                _check_fits(len(prompts[-1].ids), engine.seq_len, "prompt")
+            return prompts
 
-        answer = Answer(model, self._flow(request), engine.tokenizer)
-        await self._start(answer.flow, submit)
+        prompts = await asyncio.to_thread(prepare)
+        each = 0 if body.max_tokens == 0 else max(body.best_of or 1, body.n or 1)
+        answer = self._begin(model, engine, prompts, each, config.max_tokens, body, request)
+        await self._start(answer, engine, config, echo_logprobs=body.logprobs if body.echo else None)
         return answer
 
-    def count(self, answer: Answer, request: Request) -> None:
+    def _begin(
+        self,
+        model: str,
+        engine: EngineLike,
+        prompts: list[PromptText],
+        each: int,
+        most: int,
+        body: Sampling,
+        request: Request,
+    ) -> Answer:
+        """Reserve tokens and slots."""
+        tokens = sum(len(prompt.ids) for prompt in prompts)
+        caller = Caller.of(request.scope)
+        reservation = None if caller.background else caller.account.begin(tokens + each * len(prompts) * most)
+        try:
+            flow = self._flow(request, model, each * len(prompts), caller.background)
+        except BaseException:
+            if reservation is not None:
+                reservation.settle(0)
+            raise
+        user = body.end_user
+        return Answer(model, flow, caller, engine.tokenizer, prompts, tokens, end_user=user, reservation=reservation)
+
+    async def _start(
+        self, answer: Answer, engine: EngineLike, config: GenerationConfig, echo_logprobs: int | None
+    ) -> None:
+        flow = answer.flow
+
+        def submit(listener: Callable[[int], Listener]) -> Sequence[Running]:
+            if echo_logprobs is not None:
+                for prompt in answer.prompts:
+                    flow.check_alive()
+                    prompt.scores = engine.score(prompt.ids, echo_logprobs)[prompt.lead :]
+            running: list[Running] = []
+            each = flow.choices // len(answer.prompts)
+            try:
+                for index in range(flow.choices):
+                    settings = config
+                    if config.seed is not None and index:
+                        settings = config.model_copy(update={"seed": config.seed + index})
+                    ids = answer.prompts[index // each].ids
+                    running.append(engine.submit(ids, settings, on_piece=listener(index)))
+            except BaseException:
+                for work in running:
+                    work.cancel()
+                raise
+            answer.works = running
+            return running
+
+        try:
+            await flow.run_engine(submit)
+        except BaseException as error:
+            flow.abandon()
+            if answer.reservation is not None:
+                answer.reservation.settle(0)
+            if isinstance(error, UserError):
+                raise from_user_error(error) from error
+            raise
+
+    def count(self, answer: Answer) -> None:
         """Record the tokens of an answer, complete or not."""
+        flow, metrics = answer.flow, self.metrics
         # Providers' ids come from outside: one label for each provider keeps the number of series bounded.
         label = answer.model if answer.tokenizer is not None else answer.model.partition(":")[0] + ":*"
-        self.metrics.tokens.labels(label, "prompt").inc(answer.prompt_tokens)
-        self.metrics.tokens.labels(label, "completion").inc(answer.completion_tokens)
-        if self.control is not None:
-            key_id = request.scope.get("state", {}).get("key_id")
-            counts = (answer.prompt_tokens, answer.completion_tokens)
-            # A task of its own: the response may be cancelled at this very moment, and what was used was used.
-            task = asyncio.create_task(asyncio.to_thread(record_usage, self.control, key_id, answer.model, *counts))
-            self._records.add(task)
-            task.add_done_callback(self._records.discard)
+        metrics.prompt_tokens.labels(label).inc(answer.prompt_tokens)
+        metrics.generation_tokens.labels(label).inc(answer.completion_tokens)
+        metrics.prompt_size.labels(label).observe(answer.prompt_tokens)
+        metrics.answer_size.labels(label).observe(answer.completion_tokens)
+        metrics.whole.labels(label).observe(time.monotonic() - flow.started)
+        if flow.first_at is not None and flow.last_at is not None and answer.completion_tokens > 1:
+            each = (flow.last_at - flow.first_at) * flow.choices / max(1, answer.completion_tokens - flow.choices)
+            metrics.per_token.labels(label).observe(each)
+        for reason in answer.finished:
+            metrics.finished.labels(label, reason).inc()
+        begun = [getattr(work, "started_at", None) for work in answer.works]
+        for work, at in zip(answer.works, begun, strict=True):
+            if at is not None:
+                metrics.queue.labels(label).observe(max(0.0, at - work.submitted_at))  # type: ignore[attr-defined]
+        if self.tracer.on:
+            self.tracer.answer(answer.caller, label, flow, begun, answer.prompt_tokens, answer.completion_tokens)
+        used = answer.prompt_tokens + answer.completion_tokens
+        if answer.reservation is not None:
+            answer.reservation.settle(used)
+        elif answer.caller.background:
+            answer.caller.account.spent += used
+        log.info("answer", extra={"answer": self._told(answer)})
+        self.record(answer.caller, answer.model, answer.prompt_tokens, answer.completion_tokens, answer.end_user)
+
+    def _told(self, answer: Answer) -> dict[str, Any]:
+        """What the log is told of an answer: no text, unless that is asked for."""
+        flow = answer.flow
+        told: dict[str, Any] = {
+            "request_id": answer.caller.request_id,
+            "model": answer.model,
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "first_token_s": None if flow.first_at is None else round(flow.first_at - flow.started, 4),
+            "finish": answer.finished or [flow.cancelled or "error"],
+        }
+        if self.config.log_text and answer.tokenizer is not None:
+            keep = self.guard.text_for_keeping
+            told["prompt"] = [keep(answer.tokenizer.decode(prompt.ids)) for prompt in answer.prompts]
+            told["text"] = [keep(text) for text in answer.said]
+        return told
+
+    def record(self, caller: Caller, model: str, prompt: int, completion: int, end_user: str | None = None) -> None:
+        """Write usage to the control store, if there is one."""
+        if self.control is None:
+            return
+        # A task of its own: the response may be cancelled at this very moment, and what was used was used.
+        work = asyncio.to_thread(record_usage, self.control, caller.key_id, model, prompt, completion, end_user)
+        self.keep(asyncio.create_task(work))
+
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Let a task outlive its request; the server waits for it before it stops."""
+        self._records.add(task)
+
+        def done(task: "asyncio.Task[None]") -> None:
+            self._records.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("what a request used could not be written", exc_info=error)
+
+        task.add_done_callback(done)
 
     async def stop(self) -> None:
         """Cancel what still runs and wait until all usage is written."""
@@ -148,32 +274,43 @@ class Backend:
             flow.cancel("shutdown")
         await asyncio.gather(*self._records, return_exceptions=True)
 
-    def _flow(self, request: Request) -> Flow:
-        if self.draining:
+    def _engine_numbers(self) -> Iterable[EngineNumbers]:
+        for model, engine in list(self._engines.items()):
+            if getattr(engine, "closed", False):
+                self._engines.pop(model, None)
+                continue
+            running, waiting = getattr(engine, "load_now", (0, 0))
+            used = getattr(engine, "cache_usage", None)
+            yield model, running, waiting, used if isinstance(used, float) else None
+
+    def _flow(self, request: Request, model: str, choices: int = 1, background: bool = False) -> Flow:
+        if self.draining and not self.active:
             raise ApiError(503, "The server is stopping.", code="stopping", headers={"Retry-After": "5"})
-        return Flow(request, self.slots, self.metrics, self.config.request_timeout, self.config.keep_alive)
+        c = self.config
+        return Flow(request, self.slots, self.metrics, model, c.request_timeout, c.keep_alive, choices, background)
 
-    async def _start(self, flow: Flow, submit: Submit) -> None:
-        try:
-            await flow.run_engine(submit)
-        except BaseException:
-            flow.abandon()
-            raise
-
-    def _settings(self, body: Sampling, top_logprobs: int) -> GenerationConfig:
-        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-        given: dict[str, Any] = {name: value for name in names if (value := getattr(body, name)) is not None}
+    def _settings(self, body: Sampling, form: Structure, engine: EngineLike, top_logprobs: int) -> GenerationConfig:
+        given: dict[str, Any] = {
+            name: value
+            for name in (*_SETTINGS, "seed")
+            if name in ENGINE_FIELDS and (value := getattr(body, name)) is not None
+        }
+        if body.logit_bias and "logit_bias" in ENGINE_FIELDS:
+            given["logit_bias"] = {int(token): bias for token, bias in body.logit_bias.items()}
+            check_ids(given["logit_bias"], engine.tokenizer.vocab_size, "logit_bias")
         limit = body.token_limit or self.config.default_max_tokens
-        return GenerationConfig.model_validate(
-            {**given, "stop": body.stop_texts, "max_tokens": limit, "top_logprobs": top_logprobs}
-        )
+        fields = {**given, **form.settings, "stop": body.stop_texts, "max_tokens": limit, "top_logprobs": top_logprobs}
+        return GenerationConfig.model_validate(fields)
 
     def _remote(self, body: ChatRequest, messages: list[dict[str, str]], request: Request) -> Answer:
-        for name in ("top_k", "min_p", "repetition_penalty", "logprobs", "top_logprobs", "truncation"):
+        unknown = ("top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias")
+        for name in (*unknown, "logprobs", "top_logprobs", "truncation"):
             if getattr(body, name):
                 raise ApiError(
                     400, f"{name}: not supported for models of providers.", param=name, code="unsupported_parameter"
                 )
+        if (body.n or 1) > 1:
+            raise ApiError(400, "n: only 1 for models of providers.", param="n", code="unsupported_parameter")
         provider, model = resolve(body.model, self.providers)
         settings = ChatSettings(
             max_tokens=body.token_limit,
@@ -182,16 +319,31 @@ class Backend:
             stop=body.stop_texts,
             seed=body.seed,
         )
-        flow = self._flow(request)
+        caller = Caller.of(request.scope)
+        reservation = None if caller.background else caller.account.begin(body.token_limit or 0)
+        label = body.model.partition(":")[0] + ":*"
+        flow = self._flow(request, label, background=caller.background)
         flow.run_provider(provider.chat_async(model, messages, settings))
-        return Answer(body.model, flow)
+        return Answer(body.model, flow, caller, end_user=body.end_user, reservation=reservation)
 
 
-def _check_fits(prompt_tokens: int, seq_len: int, param: str) -> None:
-    if prompt_tokens >= seq_len:
+def check_ids(ids: Iterable[int], vocab_size: int, param: str) -> None:
+    """Refuse token ids that the model does not have.
+
+    Raises:
+        ApiError: 400.
+    """
+    for index, token in enumerate(ids):
+        if not 0 <= token < vocab_size:
+            where = f"{param}[{index}]"
+            raise ApiError(400, f"{where}: the vocabulary has {vocab_size} ids.", param=where, code="invalid_value")
+
+
+def _check_fits(prompt_tokens: int, most: int, param: str) -> None:
+    if prompt_tokens > most:
         raise ApiError(
             400,
-            f"The prompt has {prompt_tokens} tokens, the model's context holds {seq_len} with the answer. "
+            f"The prompt has {prompt_tokens} tokens, the model's context has room for {most}. "
             + ('Shorten it, or send truncation: "auto".' if param == "messages" else "Shorten it."),
             param=param,
             code="context_length_exceeded",

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from gptwright.gateway.serving import ModelInfo
 from gptwright.infer.config import GenerationConfig
+from gptwright.infer.scoring import TokenScore
 
 __all__ = ["EngineLike", "ModelInfo", "Models", "Piece", "RenderedChat", "Running", "TokenizerLike"]
 
@@ -59,6 +60,14 @@ class EngineLike(Protocol):
     @property
     def seq_len(self) -> int: ...
     def encode_prompt(self, text: str) -> list[int]: ...
+    def score(self, ids: Sequence[int], top: int = 0) -> list[TokenScore]:
+        """Log-probabilities of a given text's tokens."""
+        ...
+
+    def embed(self, ids: Sequence[int]) -> list[float]:
+        """A given text as a vector of length 1."""
+        ...
+
     def fit_chat(
         self, messages: Sequence[Mapping[str, Any]], config: GenerationConfig | None = None
     ) -> tuple[list[int], int]: ...

@@ -1,4 +1,4 @@
-"""From a running answer to a response: whole, or as server-sent events; masked, counted, with token log probabilities."""
+"""Chats and plain completions on the wire: whole, or as server-sent events, in OpenAI's shapes."""
 
 import json
 import logging
@@ -8,20 +8,91 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastapi import Request, Response
+from fastapi import Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from gptwright.gateway.provider import UpstreamError
 from gptwright.serve import answers as shapes
-from gptwright.serve.errors import ApiError, from_user_error, sse_error
-from gptwright.serve.flow import ClientGoneError, Step
-from gptwright.serve.generate import Answer, Backend
-from gptwright.serve.protocols import TokenizerLike
+from gptwright.serve.answer import Answer, PromptText
+from gptwright.serve.errors import ApiError, ClientGoneError, from_user_error, sse_error
+from gptwright.serve.flow import Step
+from gptwright.serve.generate import Backend
+from gptwright.serve.logprobs import chat_logprobs, text_logprobs
+from gptwright.serve.speak import Part, Speech
+from gptwright.serve.structure import CallDelta
 
 log = logging.getLogger("gptwright.serve")
 
 Kind = Literal["chat", "text"]
 _OBJECTS = {"chat": "chat.completion", "text": "text_completion"}
+
+
+def failure(error: Exception) -> ApiError:
+    """What the client is told of an error in the middle of an answer."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, UpstreamError):
+        return from_user_error(error)
+    log.error("an answer failed", exc_info=error)
+    return ApiError(500, "The server failed; its log says why.", code="internal_error")
+
+
+def event_stream(chunks: AsyncIterator[str], headers: dict[str, str]) -> StreamingResponse:
+    """Server-sent events that no proxy holds back."""
+    return StreamingResponse(chunks, media_type="text/event-stream", headers={**headers, "X-Accel-Buffering": "no"})
+
+
+async def begun(speech: Speech) -> tuple[Part | None, AsyncIterator[Part | None]]:
+    """Await the first piece before the headers go, so that a refusal still has its status.
+
+    Raises:
+        ApiError, ClientGoneError: the answer failed; it is closed.
+    """
+    parts = speech.parts()
+    try:
+        return await anext(parts, None), parts
+    except BaseException:
+        speech.close()
+        raise
+
+
+async def followed(first: Part | None, parts: AsyncIterator[Part | None]) -> AsyncIterator[Part | None]:
+    """The first piece and all others."""
+    yield first
+    async for part in parts:
+        yield part
+
+
+@dataclass
+class _Choice:
+    """One choice, whole."""
+
+    text: str = ""
+    tokens: list[Step] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    finish: Any = "stop"
+    hidden: bool = False
+
+    def take(self, part: Part) -> None:
+        self.text += part.text
+        self.tokens += part.tokens
+        self.finish = part.finish or self.finish
+        self.hidden |= part.hidden
+        gather_calls(self.calls, part.calls)
+
+    def score(self) -> float:
+        """Mean log-probability of the tokens: what best_of goes by."""
+        known = [step.logprob for step in self.tokens if step.logprob is not None]
+        return sum(known) / len(known) if known else -1e9
+
+
+def gather_calls(calls: dict[int, dict[str, Any]], deltas: Sequence[CallDelta]) -> None:
+    """Put pieces of tool calls together, in OpenAI's shape."""
+    for delta in deltas:
+        call = calls.setdefault(
+            delta.index, {"id": delta.id, "type": "function", "function": {"name": delta.name, "arguments": ""}}
+        )
+        call["function"]["arguments"] += delta.arguments
 
 
 @dataclass
@@ -31,155 +102,168 @@ class Responder:
     Args:
         backend: what endpoints share.
         answer: the running answer.
-        request: whose answer it is.
         kind: chat, or plain text.
         logprobs: whether log probabilities of tokens were asked for.
+        echo: whether a plain text begins with its prompt.
+        n: choices wanted of each prompt; more may be generated to choose from.
     """
 
     backend: Backend
     answer: Answer
-    request: Request
     kind: Kind
     logprobs: bool
+    echo: bool = False
+    n: int = 1
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
         self.id = ("chatcmpl-" if self.kind == "chat" else "cmpl-") + uuid.uuid4().hex
-        self._finish = "stop"
-        self._tokens: list[Step] = []
+        self.each = self.answer.flow.choices // max(1, len(self.answer.prompts))
+        self.speech = Speech(self.backend, self.answer, self.logprobs or self.each > self.n)
+        self._length: dict[int, int] = {}
 
     async def whole(self) -> Response:
         """The answer in one piece."""
-        text = ""
-        complete = False
+        choices = [_Choice() for _ in range(max(1, self.answer.flow.choices))]
         try:
-            async for step in self.answer.flow.events():
-                if step is not None:
-                    text += self._take(step)
-            complete = True
-        except ClientGoneError:
-            return Response(status_code=499)
+            async for part in self.speech.parts():
+                if part is not None:
+                    choices[part.index].take(part)
         finally:
-            self.answer.flow.close(complete)
-            self.backend.count(self.answer, self.request)
-        text, masked = self.backend.guard.mask_answer(text)
-        self._count_masked(masked)
-        body = self._body(text, self._logprobs(self._tokens, masked=bool(masked)))
-        return JSONResponse(body.model_dump(), headers=self._headers())
+            self.speech.close()
+        return JSONResponse(self._body(choices), headers=self.headers())
 
     async def streamed(self, *, usage: bool) -> Response:
-        """The answer in pieces. The first is awaited before the headers go, so that a refusal still has its status."""
-        events = self.answer.flow.events()
-        try:
-            first = await anext(events, None)
-        except ClientGoneError:
-            self.answer.flow.close(complete=False)
-            return Response(status_code=499)
-        except BaseException:
-            self.answer.flow.close(complete=False)
-            raise
-        return StreamingResponse(
-            self._stream(first, events, usage),
-            media_type="text/event-stream",
-            headers={**self._headers(), "X-Accel-Buffering": "no"},
-        )
+        """The answer in pieces."""
+        first, parts = await begun(self.speech)
+        return event_stream(self._stream(followed(first, parts), usage), self.headers())
 
-    async def _stream(self, first: Step | None, events: AsyncIterator[Step | None], usage: bool) -> AsyncIterator[str]:
-        guard = self.backend.guard
-        mask = guard.answer_filter()
-        complete = False
-        if first is not None and first.model is not None:
-            self.answer.model = self._remote_id(first.model)
+    async def _stream(self, parts: AsyncIterator[Part | None], usage: bool) -> AsyncIterator[str]:
         head = self._head(usage)
         try:
-            if self.kind == "chat":
-                yield self._chunk(head, {"role": "assistant", "content": ""}, None)
-            pending: Step | None = first
-            while True:
-                if pending is None:
+            for chunk in self._opening(head):
+                yield chunk
+            async for part in parts:
+                if part is None:
                     yield ": keep-alive\n\n"
-                else:
-                    text = mask.push(self._take(pending))
-                    # With masking, tokens wait for the end: they would show what the text hides.
-                    tokens = [] if guard.masks_answers else self._drain()
-                    if text or tokens:
-                        yield self._chunk(head, text, None, self._logprobs(tokens) if tokens else None)
-                try:
-                    pending = await anext(events)
-                except StopAsyncIteration:
-                    break
-            if rest := mask.finish():
-                yield self._chunk(head, rest, None)
-            self._count_masked(mask.counts)
-            last = self._logprobs(self._drain(), masked=bool(mask.counts)) if guard.masks_answers else None
-            yield self._chunk(head, {} if self.kind == "chat" else "", self._finish, last)
-            complete = True
+                    continue
+                for chunk in self._chunks(head, part):
+                    yield chunk
             if usage:
                 yield self._usage_chunk()
             yield "data: [DONE]\n\n"
         except ClientGoneError:
             return
-        except UpstreamError as error:
-            yield sse_error(from_user_error(error))
-        except ApiError as error:
-            yield sse_error(error)
-        except Exception:
+        except Exception as error:
             # Raising would break the connection, and with it the error on its way to the client.
-            log.exception("an answer of %s failed", self.answer.model)
-            yield sse_error(ApiError(500, "The server failed; its log says why.", code="internal_error"))
+            yield sse_error(failure(error))
         finally:
-            self.answer.flow.close(complete)
-            self.backend.count(self.answer, self.request)
+            self.speech.close()
 
-    def _take(self, step: Step) -> str:
-        answer = self.answer
-        if step.token_id is not None:
-            answer.completion_tokens += 1
-            if self.logprobs and step.logprob is not None and answer.tokenizer is not None:
-                self._tokens.append(step)
-        if step.model is not None:
-            answer.model = self._remote_id(step.model)
-        answer.prompt_tokens = step.prompt_tokens or answer.prompt_tokens
-        answer.completion_tokens = step.completion_tokens or answer.completion_tokens
-        if step.finish_reason is not None:
-            if step.finish_reason == "cancelled":
-                raise ApiError(503, "The answer was cancelled: the server is stopping.", code="stopping")
-            self._finish = "length" if step.finish_reason in ("length", "deadline") else "stop"
-        return step.text
+    def _opening(self, head: str) -> list[str]:
+        """Roles of a chat; prompts of a text that is to begin with them."""
+        outputs = (
+            max(1, self.answer.flow.choices)
+            if self.kind == "chat"
+            else max(len(self.answer.prompts), self.answer.flow.choices)
+        )
+        if self.kind == "chat":
+            return [self._chunk(head, i, {"role": "assistant", "content": ""}, None) for i in range(outputs)]
+        if not self.echo:
+            return []
+        chunks = []
+        for i in range(outputs):
+            prompt = self._prompt(i)
+            logprobs = self._text_logprobs(i, prompt, []) if self.logprobs else None
+            finish = "length" if self.answer.flow.choices == 0 else None
+            chunks.append(self._chunk(head, i, prompt.text, finish, logprobs))
+            self._length[i] = len(prompt.text)
+        return chunks
 
-    def _remote_id(self, model: str) -> str:
-        name = self.answer.model.partition(":")[0]
-        return f"{name}:{model}"
+    def _chunks(self, head: str, part: Part) -> list[str]:
+        if self.answer.flow.choices == 0:
+            return []
+        found = []
+        tokens = list(part.tokens)
+        if part.calls:
+            found.append(self._chunk(head, part.index, {"tool_calls": [_call(delta) for delta in part.calls]}, None))
+        if part.text or (tokens and part.finish is None):
+            logprobs = self._logprobs(part.index, tokens, False) if tokens and part.finish is None else None
+            found.append(self._chunk(head, part.index, part.text, None, logprobs))
+        if part.finish is not None:
+            late = self._logprobs(part.index, tokens, part.hidden) if tokens or part.hidden else None
+            found.append(self._chunk(head, part.index, {} if self.kind == "chat" else "", part.finish, late))
+        return found
 
-    def _drain(self) -> list[Step]:
-        taken, self._tokens = self._tokens, []
-        return taken
-
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
+        """Which model answered, and what was left out."""
         headers = {"X-Gptwright-Model": self.answer.model.encode("ascii", "replace").decode()}
         return {**headers, "X-Gptwright-Dropped-Messages": str(self.answer.dropped)} if self.answer.dropped else headers
-
-    def _count_masked(self, counts: dict[str, int]) -> None:
-        for kind, count in counts.items():
-            self.backend.metrics.masked.labels(kind).inc(count)
 
     def _usage(self) -> shapes.TokenUsage:
         return shapes.TokenUsage.of(self.answer.prompt_tokens, self.answer.completion_tokens)
 
-    def _body(self, text: str, logprobs: Any) -> shapes.ChatCompletion | shapes.TextCompletion:
+    def _prompt(self, index: int) -> PromptText:
+        return self.answer.prompts[index // max(1, self.each)]
+
+    def _body(self, choices: list[_Choice]) -> dict[str, Any]:
         common: dict[str, Any] = {
             "id": self.id,
             "created": self.created,
             "model": self.answer.model,
             "usage": self._usage(),
         }
-        finish: Any = self._finish
         if self.kind == "chat":
-            message = shapes.AnswerMessage(content=text)
-            choice = shapes.ChatChoice(message=message, logprobs=logprobs, finish_reason=finish)
-            return shapes.ChatCompletion(**common, choices=[choice])
-        text_choice = shapes.TextChoice(text=text, logprobs=logprobs, finish_reason=finish)
-        return shapes.TextCompletion(**common, choices=[text_choice])
+            found = [self._chat_choice(index, choice) for index, choice in enumerate(choices)]
+            body = shapes.ChatCompletion(**common, choices=found).model_dump()
+            for choice in body["choices"]:
+                if choice["message"]["tool_calls"] is None:
+                    del choice["message"]["tool_calls"]  # clients take an empty list or null for calls
+            return body
+        return shapes.TextCompletion(**common, choices=self._text_choices(choices)).model_dump()
+
+    def _chat_choice(self, index: int, choice: _Choice) -> shapes.ChatChoice:
+        calls = [shapes.AnswerCall.model_validate(call) for call in choice.calls.values()] or None
+        message = shapes.AnswerMessage(content=choice.text if choice.text or not calls else None, tool_calls=calls)
+        logprobs: Any = self._logprobs(index, choice.tokens, choice.hidden) if self.logprobs else None
+        return shapes.ChatChoice(index=index, message=message, logprobs=logprobs, finish_reason=choice.finish)
+
+    def _text_choices(self, choices: list[_Choice]) -> list[shapes.TextChoice]:
+        kept: list[tuple[int, _Choice]] = []
+        for at, _ in enumerate(self.answer.prompts):
+            if self.each == 0:
+                kept.append((at, _Choice(finish="length")))
+                continue
+            group = list(enumerate(choices))[at * self.each : (at + 1) * self.each]
+            # The sort is stable: of equally likely ones the earlier is taken.
+            best = sorted(group, key=lambda pair: -pair[1].score())[: self.n] if self.each > self.n else group
+            kept += best
+        found = []
+        for index, (number, choice) in enumerate(kept):
+            prompt = self._prompt(number)
+            text = (prompt.text if self.echo else "") + choice.text
+            logprobs: Any = None
+            if self.logprobs and not choice.hidden:
+                given = prompt if self.echo else None
+                logprobs = self._text_logprobs(number, given, choice.tokens)
+            found.append(shapes.TextChoice(index=index, text=text, logprobs=logprobs, finish_reason=choice.finish))
+        return found
+
+    def _logprobs(self, index: int, tokens: list[Step], hidden: bool) -> Any:
+        if not self.logprobs or self.answer.tokenizer is None:
+            return None
+        if self.kind == "text":
+            return None if hidden else self._text_logprobs(index, None, tokens)
+        return shapes.Logprobs(content=None) if hidden else chat_logprobs(self.answer.tokenizer, tokens)
+
+    def _text_logprobs(self, index: int, prompt: PromptText | None, tokens: list[Step]) -> shapes.TextLogprobs:
+        assert self.answer.tokenizer is not None
+        given = prompt.scores if prompt is not None else ()
+        found = text_logprobs(self.answer.tokenizer, given, tokens, self._length.get(index, 0), control=self.echo)
+        self._length[index] = self._length.get(index, 0) + sum(
+            len(self.answer.tokenizer.decode([step.token_id])) for step in tokens if step.token_id is not None
+        )
+        return found
 
     def _head(self, usage: bool) -> str:
         """The part of a chunk that never changes, made once: chunks are the hot path."""
@@ -187,8 +271,10 @@ class Responder:
         head = {"id": self.id, "object": name, "created": self.created, "model": self.answer.model}
         return "data: " + json.dumps({**head, "usage": None} if usage else head)[:-1]
 
-    def _chunk(self, head: str, content: str | dict[str, str], finish: str | None, logprobs: Any = None) -> str:
-        choice: dict[str, Any] = {"index": 0}
+    def _chunk(
+        self, head: str, index: int, content: str | dict[str, Any], finish: str | None, logprobs: Any = None
+    ) -> str:
+        choice: dict[str, Any] = {"index": index}
         if self.kind == "chat":
             choice["delta"] = {"content": content} if isinstance(content, str) else content
         else:
@@ -201,41 +287,10 @@ class Responder:
         head = self._head(usage=False)
         return f'{head}, "choices": [], "usage": {json.dumps(self._usage().model_dump())}}}\n\n'
 
-    def _logprobs(self, steps: Sequence[Step], masked: bool = False) -> shapes.Logprobs | shapes.TextLogprobs | None:
-        tokenizer = self.answer.tokenizer
-        if not self.logprobs or tokenizer is None:
-            return None
-        if masked:
-            return shapes.Logprobs(content=None) if self.kind == "chat" else None
-        # Control tokens end an answer; they are no part of it.
-        steps = [step for step in steps if step.token_id is not None and tokenizer.token_bytes(step.token_id)]
-        if self.kind == "chat":
-            return shapes.Logprobs(content=[_token(tokenizer, step) for step in steps])
-        return _text_logprobs(tokenizer, steps)
 
-
-def _token(tokenizer: TokenizerLike, step: Step) -> shapes.TokenLogprob:
-    assert step.token_id is not None
-    assert step.logprob is not None
-    top = [_top(tokenizer, token_id, logprob) for token_id, logprob in step.top_logprobs]
-    chosen = _top(tokenizer, step.token_id, step.logprob)
-    return shapes.TokenLogprob(token=chosen.token, logprob=chosen.logprob, bytes=chosen.bytes, top_logprobs=top)
-
-
-def _top(tokenizer: TokenizerLike, token_id: int, logprob: float) -> shapes.TopLogprob:
-    raw = tokenizer.token_bytes(token_id)
-    # JSON has no infinity; -9999 is what OpenAI's API sends for "very unlikely".
-    return shapes.TopLogprob(token=raw.decode("utf-8", "replace"), logprob=max(logprob, -9999.0), bytes=list(raw))
-
-
-def _text_logprobs(tokenizer: TokenizerLike, steps: Sequence[Step]) -> shapes.TextLogprobs:
-    tokens = [_token(tokenizer, step) for step in steps]
-    offsets = [0]
-    for token in tokens:
-        offsets.append(offsets[-1] + len(token.token))
-    return shapes.TextLogprobs(
-        tokens=[token.token for token in tokens],
-        token_logprobs=[token.logprob for token in tokens],
-        top_logprobs=[{top.token: top.logprob for top in token.top_logprobs} for token in tokens],
-        text_offset=offsets[:-1],
-    )
+def _call(delta: CallDelta) -> dict[str, Any]:
+    """A piece of a tool call in a chunk."""
+    if delta.id is None:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    function = {"name": delta.name, "arguments": delta.arguments}
+    return {"index": delta.index, "id": delta.id, "type": "function", "function": function}

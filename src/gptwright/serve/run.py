@@ -3,6 +3,8 @@
 import logging
 import signal
 import socket
+import ssl
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -14,6 +16,9 @@ from gptwright.core.control import ControlStore
 from gptwright.core.errors import Refused, UserError
 from gptwright.serve.config import ServeConfig
 from gptwright.serve.keys import has_active_key
+from gptwright.serve.logs import log_to_stderr
+
+log = logging.getLogger("gptwright.serve")
 
 
 def check_door(config: ServeConfig, control: ControlStore | None) -> None:
@@ -33,19 +38,38 @@ def check_door(config: ServeConfig, control: ControlStore | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: FastAPI, on_start: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, on_start: Callable[[str], None] | None, drain_timeout: float
+    ) -> None:
         super().__init__(config)
-        self._app, self._on_start = app, on_start
+        self._app, self._on_start, self._drain_timeout = app, on_start, drain_timeout
+        self._drain_until: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and self._on_start is not None and self.servers:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._on_start(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            self._on_start(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._app.state.backend.draining = True  # /ready says no from now on; running answers go on
-        super().handle_exit(sig, frame)
+        """The first signal begins the end: what runs is finished, the rest gets 503. A second one ends it now."""
+        backend = self._app.state.backend
+        if backend.draining:
+            super().handle_exit(sig, frame)
+            return
+        backend.draining = True
+        self._drain_until = time.monotonic() + self._drain_timeout
+        log.info("stopping: %d answers are running", backend.slots.taken)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Looked at ten times a second."""
+        backend = self._app.state.backend
+        if self._drain_until is not None:
+            idle = backend.slots.taken == 0 and backend.active == 0
+            if idle or time.monotonic() >= self._drain_until:
+                self.should_exit = True
+        return await super().on_tick(counter)
 
 
 def serve(
@@ -68,18 +92,22 @@ def serve(
         UserError: the address cannot be used.
     """
     check_door(config, control)
-    _log_to_stderr()
+    _check_tls(config)
+    log_to_stderr(config.log_format)
     settings = uvicorn.Config(
         app,
         host=config.host,
         port=config.port,
         access_log=False,  # ours names routes, never queries
         log_level="warning",
-        timeout_graceful_shutdown=max(1, round(config.drain_timeout)),
+        # Answers are waited for before; this is for the last bytes of what is on its way.
+        timeout_graceful_shutdown=2,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
         server_header=False,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    server = _Server(settings, app, on_start)
+    server = _Server(settings, app, on_start, config.drain_timeout)
     _bindable(config)
     previous: dict[int, Any] = {}
     try:
@@ -94,16 +122,23 @@ def serve(
         raise UserError("the server could not start", where=f"{config.host}:{config.port}", fix="See the lines above")
 
 
-def _log_to_stderr() -> None:
-    """One line for each request to the API, unless whoever runs us has set up logging already."""
-    log = logging.getLogger("gptwright.serve")
-    if log.handlers or logging.getLogger().handlers:
+def _check_tls(config: ServeConfig) -> None:
+    """Say which of the two files is wrong before the server starts.
+
+    Raises:
+        UserError: it cannot be read, or they do not belong together.
+    """
+    if config.tls_cert is None or config.tls_key is None:
         return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise UserError(
+            f"the certificate or its key cannot be used: {error.strerror or error}",
+            where=f"[serve] tls_cert = {config.tls_cert}, tls_key = {config.tls_key}",
+            fix="Both are files in PEM; the key must belong to the certificate",
+        ) from error
 
 
 def _bindable(config: ServeConfig) -> None:

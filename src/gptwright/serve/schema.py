@@ -1,116 +1,25 @@
-"""What requests may hold. Every field is honoured or refused by name; nothing is dropped in silence.
+"""What requests for generated text may hold: chats and plain completions."""
 
-Fields of OpenAI's API that we do not have are refused, unless they carry the value that asks for nothing: clients send
-``n: 1`` or ``frequency_penalty: 0`` all the time.
-"""
+from typing import Annotated, Any, Literal
 
-import json
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-_NOTHING: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "function_call": ("none",),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "store": (False,),
-    "service_tier": ("auto", "default"),
-    "metadata": ({},),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-    "verbosity": (),
-    "reasoning_effort": (),
-    "moderation": (),
-    "user": (),
-    "safety_identifier": (),
-    "prompt_cache_key": (),
-    "prompt_cache_retention": (),
-    "prompt_cache_options": (),
-}
-"""Fields that we do not honour, and the values besides null that ask for nothing."""
+from gptwright.serve.body import Body, Label, Model
+from gptwright.serve.structure import FunctionTool, ResponseFormat, ToolChoice
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Model = Annotated[str, Field(min_length=1, max_length=300, description="Id or alias of a model, or provider:model.")]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-
-
-class Body(BaseModel):
-    """A request body that is closed to unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-    unsupported: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_is_not_honoured(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        if (where := _broken_text(data)) is not None:
-            raise PydanticCustomError("unicode", "half a surrogate pair is not text", {"param": where})
-        kept = {}
-        for name, value in data.items():
-            if name not in cls.unsupported:
-                kept[name] = value
-            elif value is not None and not any(_same(value, neutral) for neutral in _NOTHING[name]):
-                raise _refusal(name)
-        return kept
-
-
-def _broken_text(data: Any) -> str | None:
-    """Where a text holds half a surrogate pair, which JSON can write and UTF-8 cannot; None if nowhere."""
-    try:
-        json.dumps(data, ensure_ascii=False).encode()
-        return None
-    except UnicodeEncodeError:
-        pass
-    if isinstance(data, dict):
-        pairs = [(str(key), value) for key, value in data.items()]
-    else:
-        pairs = [(f"[{index}]", value) for index, value in enumerate(data)] if isinstance(data, list) else []
-    for name, value in pairs:
-        if (inner := _broken_text(value)) is not None:
-            name += inner if not inner or inner.startswith(("[", ".")) else "." + inner
-            return name.encode(errors="replace").decode()
-    return ""
-
-
-def _same(value: Any, neutral: Any) -> bool:
-    return bool(value == neutral) and isinstance(value, bool) == isinstance(neutral, bool)
-
-
-def _refusal(param: str) -> PydanticCustomError:
-    return PydanticCustomError("unsupported", "not supported by this server", {"param": param})
+TokenId = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class StreamOptions(Body):
     """Options of a streamed answer."""
 
+    unsupported = frozenset({"include_obfuscation"})
     include_usage: bool = Field(default=False, description="Send token counts in a last chunk.")
-    include_obfuscation: Literal[False] | None = Field(default=None, description="Padding is never sent.")
 
 
 class Sampling(Body):
@@ -119,6 +28,9 @@ class Sampling(Body):
     model: Model
     stream: bool | None = Field(default=False, description="Send the answer in pieces as server-sent events.")
     stream_options: StreamOptions | None = Field(default=None, description="Only together with stream.")
+    n: int | None = Field(
+        default=None, ge=1, le=128, strict=True, description="How many answers. With a seed, the i-th uses seed + i."
+    )
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 takes the likeliest token always.")
     top_p: float | None = Field(
         default=None, gt=0, le=1, description="Keep the likeliest tokens up to this probability."
@@ -126,9 +38,19 @@ class Sampling(Body):
     top_k: int | None = Field(default=None, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all.")
     min_p: float | None = Field(default=None, ge=0, le=1, description="Drop tokens below this share of the likeliest.")
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=10, description="1 is off.")
+    frequency_penalty: Penalty | None = Field(
+        default=None, description="Taken off a token's logit for each time it was generated."
+    )
+    presence_penalty: Penalty | None = Field(
+        default=None, description="Taken off a token's logit once it was generated."
+    )
+    logit_bias: (
+        dict[Annotated[str, StringConstraints(pattern=r"^\d{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None
+    ) = Field(default=None, max_length=10_000, description="Added to the logits of these token ids.")
     stop: StopText | list[StopText] | None = Field(default=None, description="Up to 4 texts that end the answer.")
     seed: Seed | None = Field(default=None, description="Same seed, same answer.")
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="Most tokens of the answer.")
+    max_tokens: Tokens | None = Field(default=None, description="Most tokens of the answer.")
+    user: Label | None = Field(default=None, description="For whom; a hash of it is kept with the usage.")
 
     @field_validator("stop")
     @classmethod
@@ -158,6 +80,11 @@ class Sampling(Body):
         """Whether a stream ends with token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def end_user(self) -> str | None:
+        """For whom the caller asks, if it says so."""
+        return self.user
+
 
 class TextPart(BaseModel):
     """A part of a message; only text is understood."""
@@ -167,12 +94,29 @@ class TextPart(BaseModel):
     text: str
 
 
+class CalledFunction(Body):
+    """A function that the model called."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    arguments: str
+
+
+class ToolCall(Body):
+    """A call in an earlier answer."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatMessage(Body):
     """One turn of a conversation."""
 
-    unsupported = frozenset({"name", "tool_calls", "function_call", "refusal", "audio", "annotations"})
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    unsupported = frozenset({"name", "function_call", "refusal", "audio", "annotations"})
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = Field(default=None, description="Null only where an assistant calls tools.")
+    tool_calls: list[ToolCall] | None = Field(default=None, max_length=128)
+    tool_call_id: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -185,21 +129,46 @@ class ChatMessage(Body):
                 raise PydanticCustomError("unsupported", f"{name} is not supported by this server", {})
         return {name: value for name, value in data.items() if name not in cls.unsupported}
 
+    @model_validator(mode="after")
+    def _whole(self) -> "ChatMessage":
+        if self.content is None and not self.tool_calls:
+            raise PydanticCustomError("missing", "a message needs content", {"field": "content"})
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError("value", "only an assistant calls tools", {"field": "tool_calls"})
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise PydanticCustomError("value", "belongs to role tool, which needs it", {"field": "tool_call_id"})
+        return self
+
     @property
-    def plain(self) -> dict[str, str]:
+    def plain(self) -> dict[str, Any]:
         """Role and text, as the renderer takes them; ``developer`` is today's word for ``system``."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        content = self.content or ""
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        turn: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": text}
+        return {**turn, "tool_calls": [call.model_dump() for call in self.tool_calls]} if self.tool_calls else turn
 
 
 class ChatRequest(Sampling):
     """``POST /v1/chat/completions``."""
 
-    unsupported = frozenset(_NOTHING) - {"best_of", "echo", "suffix"}
+    unsupported = frozenset(
+        {"functions", "function_call", "modalities", "store", "service_tier", "metadata", "audio", "prediction"}
+        | {"web_search_options", "verbosity", "reasoning_effort", "moderation", "prompt_cache_retention"}
+        | {"prompt_cache_options"}
+    )
     messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="Newer name of max_tokens.")
+    max_completion_tokens: Tokens | None = Field(default=None, description="Newer name of max_tokens.")
     logprobs: bool | None = Field(default=False, description="Send the log probability of each token.")
     top_logprobs: int | None = Field(default=None, ge=0, le=20, description="And of this many likeliest alternatives.")
+    tools: list[FunctionTool] | None = Field(default=None, max_length=128, description="Functions that may be called.")
+    tool_choice: ToolChoice | None = Field(default=None, description="Whether one may, must or must not be called.")
+    parallel_tool_calls: bool | None = Field(default=None, description="Whether one answer may call several.")
+    response_format: ResponseFormat | None = Field(default=None, description="The form of the answer.")
+    safety_identifier: Label | None = Field(default=None, description="Newer name of user.")
+    prompt_cache_key: Label | None = Field(
+        default=None,
+        description="A hint that prompts are alike; here all prompts share one cache, so it changes nothing.",
+    )
     truncation: Literal["disabled", "auto"] | None = Field(
         default=None,
         description="What to do when the conversation is longer than the model's context: refuse it (disabled), or drop the "
@@ -220,64 +189,55 @@ class ChatRequest(Sampling):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def plain(self) -> list[dict[str, str]]:
+    def end_user(self) -> str | None:
+        """For whom the caller asks, if it says so."""
+        return self.safety_identifier or self.user
+
+    @property
+    def plain(self) -> list[dict[str, Any]]:
         """The conversation as roles and texts."""
         return [message.plain for message in self.messages]
+
+
+Prompt = str | Annotated[list[TokenId], Field(min_length=1)]
 
 
 class CompletionRequest(Sampling):
     """``POST /v1/completions``."""
 
-    unsupported = frozenset(
-        {"n", "frequency_penalty", "presence_penalty", "logit_bias", "best_of", "echo", "suffix", "user"}
+    unsupported = frozenset({"suffix"})
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, max_length=2048)]
+        | Annotated[list[TokenId], Field(min_length=1, max_length=1_000_000)]
+        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=2048)]
+    ) = Field(description="A text, token ids, or a list of either.")
+    max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="Most tokens of the answer; 0 only together with echo."
     )
-    prompt: str
-    logprobs: int | None = Field(default=None, ge=0, le=5, description="Alternatives to report with each token.")
-
-    @field_validator("prompt", mode="before")
-    @classmethod
-    def _one_text(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            raise PydanticCustomError("unsupported", "only one text is supported, no lists and no token ids", {})
-        return value
-
-
-class TokenizeRequest(Body):
-    """``POST /tokenize``: a text or a conversation to token ids."""
-
-    model: Model
-    prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=10_000)
-    add_generation_prompt: bool = True
-    return_token_strs: bool = False
+    logprobs: int | None = Field(default=None, ge=0, le=20, description="Alternatives to report with each token.")
+    echo: bool | None = Field(
+        default=False, description="Begin with the prompt, and its log probabilities if asked for."
+    )
+    best_of: int | None = Field(
+        default=None, ge=1, le=20, description="Generate this many and answer with the n likeliest for their length."
+    )
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> "TokenizeRequest":
-        if (self.prompt is None) == (self.messages is None):
-            raise PydanticCustomError("missing", "give either prompt or messages", {"param": "prompt"})
+    def _consistent(self) -> "CompletionRequest":
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise PydanticCustomError("best_of", "must not be below n", {"param": "best_of"})
+        if self.best_of is not None and self.best_of > (self.n or 1) and self.stream:
+            raise PydanticCustomError("best_of", "which is best is only known at the end", {"param": "best_of"})
+        if self.max_tokens == 0 and not self.echo:
+            raise PydanticCustomError("max_tokens", "0 only together with echo", {"param": "max_tokens"})
         return self
 
-
-class DetokenizeRequest(Body):
-    """``POST /detokenize``: token ids to text."""
-
-    model: Model
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=1_000_000)
-
-
-FeedbackKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
-FeedbackItem = StrictBool | StrictInt | StrictFloat | StrictStr
-
-
-class FeedbackRequest(Body):
-    """``POST /v1/feedback``: a judgement of an answer."""
-
-    model: Model
-    kind: Literal["thumb", "rating", "edit", "comment"]
-    value: dict[FeedbackKey, FeedbackItem] = Field(
-        max_length=20, description='Flat, such as {"up": true} or {"text": "a better answer"}; texts are masked.'
-    )
-    messages: list[ChatMessage] = Field(default_factory=list, max_length=10_000)
-    consent: bool = Field(
-        default=False, description="Whether the conversation may be kept. Without it only the judgement is."
-    )
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, one or many."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [list(self.prompt)]
+        return list(self.prompt)

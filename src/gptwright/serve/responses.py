@@ -1,0 +1,234 @@
+"""``/v1/responses``: OpenAI's newer endpoint for answers, which can be kept and gone on from."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import TypeAdapter
+
+from gptwright.infer.config import GenerationConfig
+from gptwright.serve.answer import Answer
+from gptwright.serve.caller import Caller
+from gptwright.serve.conversations import After, Limit, Order, add_conversations
+from gptwright.serve.errors import ApiError, ClientGoneError, renamed_params
+from gptwright.serve.generate import Backend
+from gptwright.serve.respond import Responder, begun, event_stream, failure, followed
+from gptwright.serve.response_events import Growing, event_text
+from gptwright.serve.response_shapes import (
+    Deleted,
+    Include,
+    InputItem,
+    InputTokens,
+    ItemList,
+    ResponseObject,
+    ResponseRequest,
+    to_messages,
+)
+from gptwright.serve.response_store import Items, ResponseStore, new_id, page, stored_items
+from gptwright.serve.schema import ChatRequest
+from gptwright.serve.speak import Part, Speech
+
+_ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
+_NAMES = {"messages": "input", "response_format": "text.format"}
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
+}
+
+
+def add_responses(app: FastAPI, backend: Backend) -> None:
+    """Add the endpoints."""
+
+    def store_of(request: Request) -> ResponseStore:
+        if backend.control is None:
+            raise ApiError(501, "This server keeps nothing: it has no control store.", code="no_control_store")
+        key_id = Caller.of(request.scope).key_id
+        return ResponseStore(backend.control, backend.guard, key_id, backend.config.responses_kept)
+
+    add_conversations(app, store_of)
+
+    async def before(body: ResponseRequest, request: Request) -> list[InputItem]:
+        """What was said before this request."""
+        earlier: Items = []
+        if body.previous_response_id is not None:
+            earlier = await asyncio.to_thread(store_of(request).chain, body.previous_response_id)
+        if body.conversation_id is not None:
+            earlier = await asyncio.to_thread(store_of(request).thread_items, body.conversation_id)
+        return _ITEMS.validate_python(earlier)
+
+    @app.post("/v1/responses", response_model=ResponseObject, responses=_EVENTS)
+    async def create(body: ResponseRequest, request: Request) -> Response:
+        if body.store and backend.control is None:
+            raise ApiError(400, "store: this server keeps nothing.", param="store", code="unsupported_parameter")
+        asked = _chat_request(body, [*await before(body, request), *body.items])
+        with renamed_params(_NAMES):
+            answer = await backend.chat(asked, request)
+        store = store_of(request) if backend.control is not None else None
+        run = _Run(backend, body, answer, store)
+        return await (run.streamed() if body.stream else run.whole())
+
+    @app.post("/v1/responses/input_tokens")
+    async def input_tokens(body: ResponseRequest, request: Request) -> InputTokens:
+        asked = _chat_request(body, [*await before(body, request), *body.items])
+        messages = backend.guard.check_prompt(asked.plain)
+        _, engine = await backend.engine(body.model)
+        rendered = await asyncio.to_thread(engine.tokenizer.render, messages, True)
+        return InputTokens(input_tokens=len(rendered.ids))
+
+    @app.get("/v1/responses/{response_id}")
+    async def get(
+        response_id: str,
+        request: Request,
+        include: Annotated[list[Include] | None, Query(max_length=10)] = None,
+        stream: bool = False,
+    ) -> ResponseObject:
+        if stream:
+            raise ApiError(
+                400, "stream: a finished response has no stream.", param="stream", code="unsupported_parameter"
+            )
+        row = await asyncio.to_thread(store_of(request).response, response_id)
+        if not include or "message.output_text.logprobs" not in include:
+            for item in row.body["output"]:
+                for part in item.get("content", ()):
+                    part["logprobs"] = []
+        return ResponseObject.model_validate(row.body)
+
+    @app.delete("/v1/responses/{response_id}")
+    async def delete(response_id: str, request: Request) -> Deleted:
+        await asyncio.to_thread(store_of(request).delete_response, response_id)
+        return Deleted(id=response_id, object="response")
+
+    @app.post("/v1/responses/{response_id}/cancel")
+    async def cancel(response_id: str, request: Request) -> ResponseObject:
+        await asyncio.to_thread(store_of(request).response, response_id)
+        raise ApiError(
+            400, "Only a response in the background can be cancelled, and there are none.", code="not_running"
+        )
+
+    @app.get("/v1/responses/{response_id}/input_items")
+    async def input_items(
+        response_id: str, request: Request, after: After = None, limit: Limit = 20, order: Order = "desc"
+    ) -> ItemList:
+        row = await asyncio.to_thread(store_of(request).response, response_id)
+        rows, more = page(row.items, after, limit, order)
+        ids = [item["id"] for item in rows]
+        return ItemList(data=rows, first_id=ids[0] if ids else None, last_id=ids[-1] if ids else None, has_more=more)
+
+
+class _Run:
+    """One response on its way."""
+
+    def __init__(self, backend: Backend, body: ResponseRequest, answer: Answer, store: ResponseStore | None) -> None:
+        self.body, self.answer, self.store = body, answer, store
+        self.speech = Speech(backend, answer, body.wants_logprobs)
+        self.growing = Growing(_object(body, answer, stored=store is not None), answer, body.wants_logprobs)
+        self.headers = Responder(backend, answer, "chat", False).headers()
+
+    async def whole(self) -> Response:
+        try:
+            async for part in self.speech.parts():
+                for _ in self.growing.take(part) if part is not None else ():
+                    pass
+            for _ in self.growing.end():
+                pass
+        finally:
+            self.speech.close()
+        await self._keep()
+        return JSONResponse(self.growing.response.model_dump(), headers=self.headers)
+
+    async def streamed(self) -> Response:
+        first, parts = await begun(self.speech)
+        return event_stream(self._stream(followed(first, parts)), self.headers)
+
+    async def _stream(self, parts: AsyncIterator[Part | None]) -> AsyncIterator[str]:
+        growing = self.growing
+        try:
+            for event in growing.begin():
+                yield event_text(event)
+            async for part in parts:
+                if part is None:
+                    yield ": keep-alive\n\n"
+                    continue
+                for event in growing.take(part):
+                    yield event_text(event)
+            events = list(growing.end())
+            await self._keep()  # before the client hears of the end, so that it can go on at once
+            for event in events:
+                yield event_text(event)
+        except ClientGoneError:
+            return
+        except Exception as error:
+            for event in growing.fail(failure(error)):
+                yield event_text(event)
+        finally:
+            self.speech.close()
+
+    async def _keep(self) -> None:
+        thread_id = self.body.conversation_id
+        if self.store is None or not (self.growing.response.store or thread_id):
+            return
+        await asyncio.to_thread(
+            self.store.keep, self.growing.response.model_dump(), stored_items(self.body.items), thread_id
+        )
+
+
+def _chat_request(body: ResponseRequest, items: list[InputItem]) -> ChatRequest:
+    """The request as a chat, which is all that the rest of the server knows."""
+    tools = [
+        {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
+        for tool in body.tools or ()
+    ]
+    choice: Any = body.tool_choice
+    if choice is not None and not isinstance(choice, str):
+        choice = {"type": "function", "function": {"name": choice.name}}
+    form = body.text.format if body.text is not None else None
+    shape: dict[str, Any] | None = {"type": form.type} if form is not None else None
+    if shape is not None and form is not None and form.type == "json_schema":
+        shape["json_schema"] = form.model_dump(by_alias=True, exclude={"type"}, exclude_none=True)
+    return ChatRequest.model_validate(
+        {
+            "model": body.model,
+            "messages": to_messages(items, body.instructions),
+            "max_completion_tokens": body.max_output_tokens,
+            "temperature": body.temperature,
+            "top_p": body.top_p,
+            "logprobs": body.wants_logprobs,
+            "top_logprobs": (body.top_logprobs or 0) if body.wants_logprobs else None,
+            "tools": tools or None,
+            "tool_choice": choice,
+            "parallel_tool_calls": body.parallel_tool_calls,
+            "response_format": shape,
+            "truncation": body.truncation,
+            "user": body.safety_identifier or body.user,
+        }
+    )
+
+
+def _object(body: ResponseRequest, answer: Answer, stored: bool) -> ResponseObject:
+    defaults = GenerationConfig()
+    form = body.text.format if body.text is not None else None
+    choice = body.tool_choice
+    thread_id = body.conversation_id
+    return ResponseObject(
+        id=new_id("resp"),
+        created_at=int(time.time()),
+        status="in_progress",
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        model=answer.model,
+        output=[],
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        previous_response_id=body.previous_response_id,
+        conversation={"id": thread_id} if thread_id else None,
+        store=stored and body.store is not False,
+        temperature=defaults.temperature if body.temperature is None else body.temperature,
+        text={"format": form.model_dump(by_alias=True, exclude_none=True) if form is not None else {"type": "text"}},
+        tool_choice=choice if isinstance(choice, str) else choice.model_dump() if choice is not None else "auto",
+        tools=[{**tool.model_dump(), "strict": bool(tool.strict)} for tool in body.tools or ()],
+        top_logprobs=body.top_logprobs or 0,
+        top_p=defaults.top_p if body.top_p is None else body.top_p,
+        truncation=body.truncation or "disabled",
+        metadata=body.metadata or {},
+    )
