@@ -49,7 +49,9 @@ def same_work(texts: list[str]) -> float:
     begin = time.process_time()
     for data, offsets in buffers(array):
         room = make_room(int((offsets[1:] - offsets[:-1]).max()))
-        look_at_all(data, offsets, addresses(room), np.empty((len(offsets) - 1, N_COLUMNS)))
+        look_at_all(
+            data, offsets, addresses(room), np.empty((len(offsets) - 1, N_COLUMNS)), 0, np.empty((0, 3), np.int64)
+        )
     return time.process_time() - begin
 
 

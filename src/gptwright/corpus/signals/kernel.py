@@ -8,8 +8,11 @@ import numpy as np
 from gptwright.corpus.signals import schema
 from gptwright.corpus.signals.arrays import (
     get_cp,
+    get_drop,
     get_fl,
     get_kind,
+    get_line,
+    get_page,
     get_size,
     get_stream,
     get_touched,
@@ -58,6 +61,7 @@ _LINES = _TOKENS + len(schema.TOKENS)
 _REPEATS = _LINES + len(schema.LINES)
 _PAGES = _REPEATS + len(schema.REPEATS)
 N_COLUMNS = _PAGES + len(schema.PAGES)
+REFINEDWEB = 8
 _LONG = 1023  # lengths from here on are one for the median
 
 
@@ -305,26 +309,58 @@ def look(data, start, end, room, counts, lengths, out):
     return n, lines, pages
 
 
+@part
+def _removed(room, begins, line_rows, n, rules, row, spans, at):
+    """Write down the stretches of neighbouring lines that rules remove, from one line's start to the start of the next that stays.
+
+    Where the last line goes, the line end before it goes too. Returns the row after the last of ``spans``.
+    """
+    cp, drop, page = get_cp(room), get_drop(room), get_page(room)
+    k = ZERO
+    while k < line_rows:
+        first = k
+        while k < line_rows and (drop[k] != 0 if rules == REFINEDWEB else page[2, k] & rules != 0):
+            k += 1
+        if k == first:
+            k += 1
+            continue
+        start, end = np.int64(begins[first]), np.int64(begins[k]) if k < line_rows else n
+        if k == line_rows and start:
+            start -= 2 if start > 1 and cp[start - 1] == 10 and cp[start - 2] == 13 else 1
+        if start < end:
+            spans[at, 0], spans[at, 1], spans[at, 2] = row, start, end
+            at += 1
+    return at
+
+
 def _compile(made_of: int):
     @kernel
-    def look_at_all(data, offsets, at, out):
-        """Measure every document of an Arrow array.
+    def look_at_all(data, offsets, at, out, rules, spans):
+        """Measure every document of an Arrow array, and find the lines that rules remove.
 
         Args:
             data: (b,) uint8.
             offsets: (d + 1,) int64.
             at: ``addresses`` of a room for the longest.
-            out: (d, N_COLUMNS) float64.
+            out: (d, N_COLUMNS) float64; with a single row, all documents write into it.
+            rules: bits of C4's rules as in ``room.page``, or REFINEDWEB, or 0 for none.
+            spans: (s, 3) int64, filled with row, start and end in characters of what goes; s: a row for every two bytes and one a document.
 
         Returns:
-            Of the last document: code points, lines at line ends, lines of ``str.splitlines``. Their fates stand in ``room``.
+            Rows of ``spans`` that were filled.
         """
         room = at
         counts = np.full(N_COUNTS, made_of * 0)
         lengths = np.zeros(1024, np.int64)
-        found = (0, 0, 0)
+        found = ZERO
         for row in range(len(offsets) - 1):
-            found = look(data, offsets[row], offsets[row + 1], room, counts, lengths, out[row])
+            n, lines, pages = look(
+                data, offsets[row], offsets[row + 1], room, counts, lengths, out[min(row, len(out) - 1)]
+            )
+            if rules == REFINEDWEB:
+                found = _removed(room, get_line(room)[0], lines, n, rules, row, spans, found)
+            elif rules != 0:
+                found = _removed(room, get_page(room)[0], pages, n, rules, row, spans, found)
         return found
 
     return look_at_all

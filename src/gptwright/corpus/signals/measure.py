@@ -13,7 +13,7 @@ from gptwright.corpus.signals.schema import COLUMNS, SCHEMA
 BLOCK_BYTES = 8 << 20
 SPANS = pa.schema([("doc_row", pa.int64()), ("start", pa.int64()), ("end", pa.int64())])  # characters
 _C4 = {"c4@reference": 1, "c4@datatrove": 2, "c4@fineweb": 4}
-_REFINEDWEB = "refinedweb@dclm"
+_NO_SPANS = np.empty((0, 3), np.int64)
 
 Buffers = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
@@ -38,7 +38,7 @@ def measure(text: pa.Array | pa.ChunkedArray, lang_declared: pa.Array | pa.Chunk
         out = np.empty((rows, N_COLUMNS))
         if rows:
             room = make_room(int(np.diff(offsets).max()))
-            look_at_all(data, offsets, addresses(room), out)
+            look_at_all(data, offsets, addresses(room), out, 0, _NO_SPANS)
         columns = [pa.array(out[:, i].astype(column.kind.to_pandas_dtype())) for i, column in enumerate(COLUMNS)]
         columns.append(pa.array(_compress_ratio(data, offsets)))
         columns += languages(data, offsets)
@@ -101,42 +101,18 @@ def removed_spans(text: pa.Array | pa.ChunkedArray, rules: str) -> pa.Table:
     Raises:
         UserError: no line rules have that name.
     """
-    from gptwright.corpus.signals.kernel import N_COLUMNS, look_at_all
+    from gptwright.corpus.signals.kernel import N_COLUMNS, REFINEDWEB, look_at_all
     from gptwright.corpus.signals.room import addresses, make_room
 
-    if rules not in _C4 and rules != _REFINEDWEB:
-        raise UserError(
-            f"{rules!r} removes no lines", where="recipe", fix=f"Use one of {', '.join([*_C4, _REFINEDWEB])}"
-        )
-    rows, starts, ends = [], [], []
+    bits = _C4 | {"refinedweb@dclm": REFINEDWEB}
+    if rules not in bits:
+        raise UserError(f"{rules!r} removes no lines", where="recipe", fix=f"Use one of {', '.join(bits)}")
+    tables = []
     base = 0
-    out = np.empty((1, N_COLUMNS))
     for data, offsets in buffers(text):
         room = make_room(int(np.diff(offsets).max()))
-        at = addresses(room)
-        for row in range(len(offsets) - 1):
-            n, lines, pages = look_at_all(data, offsets[row : row + 2], at, out)
-            if rules == _REFINEDWEB:
-                begins, gone = room.line[0, :lines], room.drop[:lines] != 0
-            else:
-                begins, gone = room.page[0, :pages], room.page[2, :pages] & _C4[rules] != 0
-            for start, end in _spans(begins, gone, n, room.cp):
-                rows.append(base + row)
-                starts.append(start)
-                ends.append(end)
+        spans = np.empty((int(offsets[-1] - offsets[0]) // 2 + len(offsets), 3), np.int64)
+        found = look_at_all(data, offsets, addresses(room), np.empty((1, N_COLUMNS)), bits[rules], spans)
+        tables.append(pa.table([pa.array(column) for column in np.add(spans[:found], (base, 0, 0)).T], schema=SPANS))
         base += len(offsets) - 1
-    return pa.table([rows, starts, ends], schema=SPANS)
-
-
-def _spans(
-    begins: npt.NDArray[np.int32], gone: npt.NDArray[np.bool_], n: int, cp: npt.NDArray[np.int32]
-) -> Iterator[tuple[int, int]]:
-    """Spans of neighbouring lines that go."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], gone, [False]]).astype(np.int8)))
-    for first, after in zip(edges[::2], edges[1::2], strict=True):
-        start = int(begins[first])
-        if after == len(gone) and start:
-            start -= 2 if start > 1 and cp[start - 1] == 10 and cp[start - 2] == 13 else 1
-        end = int(begins[after]) if after < len(gone) else n
-        if start < end:
-            yield start, end
+    return pa.concat_tables(tables) if tables else SPANS.empty_table()
