@@ -9,16 +9,25 @@ from hypothesis import strategies as st
 
 from gptwright.core.errors import UserError
 from gptwright.model.config import ModelConfig
-from gptwright.model.cost import embedding_params, flops_per_token, params
+from gptwright.model.cost import embedding_params, flops_per_token, matrix_params, params
 from gptwright.model.presets import modern
 from gptwright.plan.constants import CONSTANTS
-from gptwright.plan.probe import Machine, TrainRate
-from gptwright.plan.propose import Budget, forecast, load_runs, propose
+from gptwright.plan.devices import rented
+from gptwright.plan.host import Here
+from gptwright.plan.law import Law
+from gptwright.plan.learnt import Learnt, compare, learn
+from gptwright.plan.measure import Decode, TrainRate
+from gptwright.plan.memory import Setting, parts
+from gptwright.plan.probe import Machine
+from gptwright.plan.propose import Budget, propose
+from gptwright.train.config import TrainConfig
+from gptwright.train.dial import settings_for
 
 MACHINE = Machine(
     cpu="test", cores=2, memory_bytes=16 * 10**9, memory_free_bytes=12 * 10**9, disk_free_bytes=10**11, device="cpu", device_name="test",
     dtype="bfloat16", bf16="amx", matmul_fp32=2e11, matmul_bf16=2e12, bandwidth=2e10,
-    rates=(TrainRate(128, 1e11, 2e10), TrainRate(256, 2e11, 5e10), TrainRate(512, 4e11, 1e11)), probe_s=5.0,
+    rates=(TrainRate(128, 1e11, 2e10, 6e10, 1e10), TrainRate(256, 2e11, 5e10, 1.1e11, 3e10), TrainRate(512, 4e11, 1e11, 2.2e11, 6e10)),
+    probe_s=5.0, threads=2, decode=Decode(10**7, 200.0, 900.0),
 )  # fmt: skip
 
 
@@ -53,7 +62,7 @@ def test_propose_with_more_time_then_a_larger_model_and_more_tokens():
 @given(corpus=st.integers(10_000, 10**10), seconds=st.floats(30, 10**6), speed=st.floats(0.02, 50))
 def test_propose_for_any_case_then_keeps_time_epochs_and_shapes(corpus, seconds, speed):
     machine = replace(
-        MACHINE, rates=tuple(TrainRate(r.d_model, r.flops * speed, r.update * speed) for r in MACHINE.rates)
+        MACHINE, rates=tuple(replace(r, flops=r.flops * speed, update=r.update * speed) for r in MACHINE.rates)
     )
     plan = propose(machine, corpus, Budget(seconds=seconds))
     one_step = plan.batch_tokens / plan.tokens_per_s
@@ -65,6 +74,9 @@ def test_propose_for_any_case_then_keeps_time_epochs_and_shapes(corpus, seconds,
     assert plan.params == params(plan.model)
     assert plan.flop == pytest.approx(plan.tokens * flops_per_token(plan.model, plan.seq_len))
     assert json.loads(json.dumps(plan.to_json()))["minutes"] == plan.minutes
+    assert plan.forecast.low < plan.forecast.value < plan.forecast.high
+    settings = settings_for(plan.model, TrainConfig(max_steps=1, batch_tokens=plan.batch_tokens), tokens=plan.tokens)
+    assert plan.rates == {name: getattr(settings, name) for name in plan.rates}
 
 
 def test_propose_with_much_text_and_little_time_then_the_vocabulary_stays_small():
@@ -83,7 +95,7 @@ def test_propose_when_the_text_is_tiny_and_the_time_long_then_advises_an_open_mo
 
 
 def test_propose_when_the_time_is_a_few_seconds_then_says_too_small():
-    warnings = " ".join(propose(MACHINE, 10**8, Budget(seconds=12)).warnings)
+    warnings = " ".join(propose(MACHINE, 10**8, Budget(seconds=8.5)).warnings)
     assert "budget is too small" in warnings
     assert "starting up" in warnings
 
@@ -92,14 +104,14 @@ def test_propose_when_memory_is_short_then_a_smaller_model_and_when_none_fits_th
     rich = propose(MACHINE, 10**12, Budget(seconds=10**8))
     poor = propose(replace(MACHINE, memory_free_bytes=10**9), 10**12, Budget(seconds=10**8))
     assert poor.params < rich.params
-    assert sum(poor.memory.values()) <= 0.8 * 10**9
+    assert poor.memory_total <= 0.8 * 10**9
     none = propose(replace(MACHINE, memory_free_bytes=10**8), 10**9, Budget(seconds=3600))
     assert "GB of memory" in " ".join(none.warnings)
 
 
 def test_propose_for_a_chosen_shape_then_only_schedules_it():
     shape = modern(depth=12, vocab_size=8192, seq_len=256)
-    plan = propose(MACHINE, 10**8, Budget(seconds=3000), shape=shape, batch_tokens=8192)
+    plan = propose(MACHINE, 10**8, Budget(seconds=3000), shape=shape, train=TrainConfig(max_steps=1, batch_tokens=8192))
     assert isinstance(plan.model, ModelConfig)
     assert plan.model == shape
     assert plan.batch_tokens == 8192
@@ -128,23 +140,78 @@ def test_propose_without_text_then_user_error():
         propose(MACHINE, 0, Budget(seconds=60))
 
 
-def test_forecast_with_too_few_runs_then_none_and_with_enough_then_their_range():
-    rows = [{"params": 10**6, "tokens": 10**7 * f, "bits_per_byte": 1.5 + f / 10, "corpus": "chats"} for f in (1, 2)]
-    assert forecast(10**6, 10**7, rows) is None
-    rows += [
-        {"params": 2 * 10**6, "tokens": 10**7, "bits_per_byte": 1.4, "corpus": "wiki"},
-        {"params": 10**9, "tokens": 10**7, "bits_per_byte": 9.0, "corpus": "x"},
-    ]
-    found = forecast(10**6, 10**7, rows)
-    assert found is not None
-    assert (found.n, found.low, found.high, found.corpora) == (3, 1.4, 1.7, ("chats", "wiki"))
+def test_propose_when_rates_are_set_by_hand_then_they_stay():
+    plan = propose(MACHINE, 10**8, Budget(seconds=600), train=TrainConfig(max_steps=1, lr_matrix=0.0123))
+    assert plan.rates["lr_matrix"] == 0.0123
 
 
-def test_load_runs_then_every_row_has_what_a_forecast_needs():
-    for row in load_runs():
-        assert {"params", "tokens", "bits_per_byte", "corpus", "date"} <= set(row)
-    plan = propose(MACHINE, 10**12, Budget(seconds=10**8))
-    assert "no forecast" in plan.forecast_note
+def test_propose_for_rented_cards_then_table_prices_and_nothing_measured():
+    one, eight = (propose(rented(name), 10**10, Budget(usd=20)) for name in ("h100", "8xh100"))
+    assert not one.measured
+    assert one.cpu_seconds is None
+    assert one.usd == pytest.approx(20, rel=0.1)
+    assert one.seconds == pytest.approx(20 / 2.69 * 3600, rel=0.1)
+    assert eight.seconds == pytest.approx(one.seconds / 8, rel=0.1)
+    assert eight.tokens_per_s > 4 * one.tokens_per_s
+    assert propose(rented("h100"), 10**10, Budget(usd=20), usd_per_hour=26.9).seconds == pytest.approx(
+        one.seconds / 10, rel=0.1
+    )
+    with pytest.raises(UserError, match="price"):
+        propose(rented("mi300x"), 10**10, Budget(usd=20))
+    with pytest.raises(UserError, match="price"):
+        propose(MACHINE, 10**9, Budget(seconds=60), usd_per_hour=float("nan"))
+
+
+def test_propose_when_the_machine_is_busy_then_both_times_are_told():
+    busy = replace(MACHINE, rates=tuple(replace(rate, slowdown=3.0) for rate in MACHINE.rates))
+    alone, now = propose(MACHINE, 10**9, Budget(seconds=600)), propose(busy, 10**9, Budget(seconds=600))
+    assert now.seconds == alone.seconds
+    assert now.seconds_now == pytest.approx(3 * alone.seconds)
+    assert "other programs" in " ".join(now.warnings)
+    assert not any("other programs" in warning for warning in alone.warnings)
+
+
+def test_propose_when_runs_have_taught_then_speed_memory_and_loss_follow_them():
+    shape = modern(depth=4, vocab_size=4096, seq_len=256)
+    said = {"bits_per_byte": 1.0, "tokens_per_s": 1000.0, "memory": 5e8}
+    taught = learn([compare(said, {"bits_per_byte": 1.2, "tokens_per_s": 500.0, "memory": 6e8})] * 8)
+    before = propose(MACHINE, 10**9, Budget(seconds=600), shape=shape)
+    after = propose(MACHINE, 10**9, Budget(seconds=600), shape=shape, learnt=taught)
+    assert after.tokens_per_s == pytest.approx(0.5 * before.tokens_per_s, rel=0.03)
+    assert after.tokens < 0.6 * before.tokens
+    assert after.memory_total == before.memory_total + 10**8
+    assert after.learnt_from == 8
+    law = Law.load()
+    assert after.forecast.value == pytest.approx(
+        1.2 * law(after.params, after.tokens, after.tokens / after.epochs), rel=0.01
+    )
+    assert after.forecast.high / after.forecast.low < before.forecast.high / before.forecast.low
+
+
+def test_learn_when_runs_are_odd_or_partly_known_then_medians_and_what_is_known():
+    rows = [compare({"tokens_per_s": 100.0}, {"tokens_per_s": speed}) for speed in (80.0, 82.0, 81.0, 5.0)]
+    found = learn([*rows, {"tokens": 3}])
+    assert found.runs == 4
+    assert found.speed == pytest.approx(0.805, abs=0.02)
+    assert (found.memory, found.ratios) == (0.0, ())
+    assert learn([]) == Learnt()
+    assert compare({"memory": None, "tokens_per_s": 0.0}, {"memory": 5.0, "tokens_per_s": 5.0}) == {}
+
+
+def test_memory_parts_when_counted_then_each_is_what_the_trainer_holds():
+    shape = modern(depth=4, vocab_size=4096, seq_len=256)
+    n, matrices = params(shape), matrix_params(shape)
+    found = parts(shape, 8192, Setting(cores=2, checkpoint_async=True))
+    assert found["weights"] == 6 * n
+    assert found["gradients"] == 2 * 4 * n  # each core sums its own in fp32
+    assert found["optimizer"] == 4 * matrices + 8 * (n - matrices)
+    assert found["checkpoint copy"] == 4 * n + found["optimizer"] + max(4 * n, found["optimizer"])
+    assert parts(shape, 8192, Setting(cores=1))["gradients"] == 4 * n
+    assert (
+        parts(shape, 256, Setting(cores=2))["activations"] < found["activations"] / 8
+    )  # one row, one core, 256 tokens
+    assert parts(shape, 8192, Setting(dtype="float32", cores=2))["weights"] == 4 * n
+    assert found == Here(MACHINE).memory(shape, 8192)
 
 
 def test_machine_between_measured_widths_then_interpolates_and_never_extrapolates():

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     verb(config, "schema", ["gptwright config schema > schema.json", "gptwright config schema --json"])(config_schema)
     app.add_typer(config, name="config")
     verb(app, "doctor", ["gptwright doctor", "gptwright doctor --json"])(doctor)
-    verb(app, "plan", ["gptwright plan", "gptwright plan --budget 30m"])(plan)
+    verb(app, "plan", ["gptwright plan --budget 30m", "gptwright plan --budget 20usd --device h100"])(plan)
 
 
 def new(
@@ -156,13 +156,27 @@ def doctor(call: Call) -> Answer:
 
 def plan(
     call: Call,
-    budget: Annotated[str, typer.Option(help="Time (30m), money (20usd, needs --price) or FLOP (1e15).")] = "5m",
+    budget: Annotated[str, typer.Option(help="Time (30m), money (20usd, with a price) or FLOP (1e15).")] = "5m",
     price: Annotated[
-        float | None, typer.Option(help="Price of this machine or a rented one. US dollars an hour.")
+        float | None, typer.Option(help="Price of this machine or of a rented one. US dollars an hour.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Plan for rented cards instead of this machine: h100, 8xh100, rtx4090 ..."),
+    ] = None,
+    compare_hosted: Annotated[
+        bool, typer.Option("--compare-hosted", help="Set building, fine-tuning an open model and buying side by side.")
+    ] = False,
+    requests_per_day: Annotated[
+        float, typer.Option(help="With --compare-hosted: questions that are answered a day.")
+    ] = 200.0,
+    tokens_in: Annotated[int, typer.Option(help="With --compare-hosted: tokens of a question.")] = 500,
+    tokens_out: Annotated[int, typer.Option(help="With --compare-hosted: tokens of an answer.")] = 200,
+    months: Annotated[float, typer.Option(help="With --compare-hosted: how long it is to be used.")] = 12.0,
 ) -> Answer:
-    """Measure this machine for a few seconds and propose what to build on it."""
-    from gptwright.project.planning import plan_for
+    """Measure this machine for ten seconds and propose what to build on it, or on rented cards; or to buy."""
+    from gptwright.plan.hosted import Demand
+    from gptwright.project.planning import Question, plan_for
 
     try:
         project = call.project()
@@ -170,7 +184,8 @@ def plan(
         if call.directory is not None or call.overrides:
             raise
         project = None
-    data, text = plan_for(project, budget, price)
+    demand = Demand.of(requests_per_day, tokens_in, tokens_out, months) if compare_hosted else None
+    data, text = plan_for(project, Question(budget, price, device), demand)
     return Answer(data, text)
 
 

@@ -21,15 +21,16 @@ class Constants:
     hopeless_epochs: float = (
         100.0  # the time would allow this many passes: an open model, fine-tuned, is the better use of it
     )
-    # Batch: 2^19 tokens at 1.3e9 tokens, to the power 0.383 of the tokens (nanochat, base_train.py; fitted on larger models) ...
-    batch_reference: float = 2.0**19
-    tokens_reference: float = 1.3e9
-    batch_exponent: float = 0.383
-    least_steps: int = 800  # ... but never so large that a run has fewer steps than this, down to least_batch
-    least_batch: int = 4096
+    tokens_reference: float = (
+        1e9  # where the search for a batch, which the trainer's dial gives for so many tokens, begins
+    )
     too_few_steps: int = 100
-    reserve: float = 0.06  # share of the time for held-out measurements and checkpoints
+    reserve: float = 0.03  # share of the time for checkpoints and the log, as the trainer keeps it
+    evals: int = 10  # held-out measurements of a run, and how long each is: about 32 KB of text
+    heldout_tokens: float = 10_000.0
     setup_s: float = 8.0  # import, first step, probe of the trainer
+    setup_cpu_s: float = 8.0
+    busy: float = 1.5  # a slowdown that is told
     runtime_bytes: int = (
         550_000_000  # Python, torch and its workspaces: the peak of a run of a 1M model, less the parts below
     )
@@ -69,6 +70,9 @@ class Constants:
     serve_batch: int = 64  # answers at once, more than which an engine seldom runs
     serve_step_s: float = 3e-3  # launches and sampling of a token on a card; an assumption
     serve_step_s_cpu: float = 1e-3
+    lora_share: float = (
+        0.7  # of full training's time, for adapters on frozen matrices; two of three products, and what lies between
+    )
     # The dial of sizes: notches of a quarter, from one block up to some hundred times 10^9 parameters.
     size_step: float = 1.25
     sizes: int = 52

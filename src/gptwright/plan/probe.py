@@ -18,31 +18,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gptwright.model.cost import flops_per_token
-from gptwright.model.presets import modern
-from gptwright.model.transformer import Transformer
-from gptwright.plan.work import update_work
+from gptwright.core.progress import progress
+from gptwright.plan.measure import Decode, TrainRate, decode_rate, train_rate
 from gptwright.train import machine as trainer
 from gptwright.train.config import TrainConfig
-from gptwright.train.stepper import Stepper
 
 Bf16 = Literal["amx", "avx512_bf16", "none"]
 
 _DEPTHS = (2, 4, 8)  # 128, 256 and 512 wide: where home users live, and the rate changes most
-_SEQ_LEN = 512
-_VOCAB = 4096
 _SHAPE = (2048, 384, 1024)  # tokens, width, feed-forward: a small model's product
 _STREAM_BYTES = 128_000_000  # larger than any cache of a small machine
-_LEAST_STEPS = 3  # the first warms up
-
-
-@dataclass(frozen=True)
-class TrainRate:
-    """A training step measured at one width. ``flops``: of forward and backward, FLOP/s; ``update``: units of optimizer work a second."""
-
-    d_model: int
-    flops: float
-    update: float
+_DECODE_SHARE = 0.15  # of the time, for answers of the engine
 
 
 @dataclass(frozen=True)
@@ -63,6 +49,9 @@ class Machine:
     bandwidth: float
     rates: tuple[TrainRate, ...]
     probe_s: float
+    threads: int = 1
+    kernels: bool = True
+    decode: Decode | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -71,7 +60,13 @@ class Machine:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Machine":
         """Back from JSON."""
-        return cls(**{**value, "rates": tuple(TrainRate(**rate) for rate in value["rates"])})
+        return cls(
+            **{
+                **value,
+                "rates": tuple(TrainRate(**rate) for rate in value["rates"]),
+                "decode": Decode(**value["decode"]) if value.get("decode") else None,
+            }
+        )
 
     def train_flops(self, d_model: int) -> float:
         """FLOP/s of forward and backward at a width: between the measured widths by their logarithm, beyond them as at the nearest."""
@@ -81,27 +76,57 @@ class Machine:
         """Units of optimizer work a second at a width (see ``work.update_work``)."""
         return _between(self.rates, d_model, lambda rate: rate.update)
 
+    def cpu_flops(self, d_model: int) -> float:
+        """FLOP of forward and backward in a second of one core at a width; 0 where no core computes."""
+        return _between(self.rates, d_model, lambda rate: rate.cpu_flops) if self.device == "cpu" else 0.0
 
-def probe(seconds: float = 5.0, folder: Path | None = None) -> Machine:
-    """Look at the machine and measure it.
+    def cpu_update(self, d_model: int) -> float:
+        """Units of optimizer work in a second of one core at a width; 0 where no core computes."""
+        return _between(self.rates, d_model, lambda rate: rate.cpu_update) if self.device == "cpu" else 0.0
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer a step takes at this moment than when the machine is left alone; 1 or more."""
+        return float(np.median([rate.slowdown for rate in self.rates])) if self.rates else 1.0
+
+
+def probe(seconds: float = 10.0, folder: Path | None = None, *, decode: bool = True) -> Machine:
+    """Look at the machine and measure it, with a bar.
 
     Args:
         seconds: for the measurements, about; compiling kernels the first time comes on top.
         folder: whose disk is asked for free space; default here.
+        decode: also measure answers.
     """
     begin = time.perf_counter()
-    chosen = trainer.choose(TrainConfig.model_validate({"max_steps": 1}))
-    fp32 = trainer.matmul_flops([_SHAPE], torch.float32, chosen.device, repeats=3)
-    bf16 = trainer.matmul_flops([_SHAPE], torch.bfloat16, chosen.device, repeats=3) if _try_bf16(chosen) else 0.0
-    bandwidth = _bandwidth(chosen.device)
-    rates: list[TrainRate] = []
-    for i, depth in enumerate(_DEPTHS):
-        # Wider models take longer: each gets an equal part of what is left. A machine too slow for all of them keeps the first.
-        left = seconds - (time.perf_counter() - begin)
-        if rates and left < 0.1 * seconds:
-            break
-        rates.append(_train_rate(depth, chosen, left / (len(_DEPTHS) - i), max(fp32, bf16)))
+    with progress("measuring", 100, "") as bar:
+
+        def at(share: float, note: str) -> None:
+            bar.note(note)
+            bar.advance(100 * share - bar.done)
+
+        at(0, "products")
+        trainer.keep_memory()  # as every run does
+        chosen = trainer.choose(TrainConfig.model_validate({"max_steps": 1}))
+        fp32 = trainer.matmul_flops([_SHAPE], torch.float32, chosen.device, repeats=3)
+        bf16 = trainer.matmul_flops([_SHAPE], torch.bfloat16, chosen.device, repeats=3) if _try_bf16(chosen) else 0.0
+        at(0.05, "memory")
+        bandwidth = _bandwidth(chosen.device)
+        answers = None
+        if decode:
+            at(0.1, "answers")
+            answers = decode_rate(_DECODE_SHARE * seconds, chosen.device)
+        rates: list[TrainRate] = []
+        for i, depth in enumerate(_DEPTHS):
+            at(0.25 + 0.25 * i, f"training, {64 * depth} wide")
+            # Wider models take longer: each gets an equal part of what is left. A machine too slow for all of them keeps the first.
+            left = seconds - (time.perf_counter() - begin)
+            if rates and left < 0.1 * seconds:
+                break
+            rates.append(train_rate(depth, chosen, left / (len(_DEPTHS) - i), max(fp32, bf16)))
+        at(1, "")
     total, free = memory(chosen.device)
+    name = cpu_name() if chosen.device == "cpu" else chosen.device
     return Machine(
         cpu=cpu_name(),
         cores=cores(),
@@ -109,11 +134,7 @@ def probe(seconds: float = 5.0, folder: Path | None = None) -> Machine:
         memory_free_bytes=free,
         disk_free_bytes=shutil.disk_usage(_existing(folder or Path.cwd())).free,
         device=chosen.device,
-        device_name=torch.cuda.get_device_name()
-        if chosen.device == "cuda"
-        else cpu_name()
-        if chosen.device == "cpu"
-        else chosen.device,
+        device_name=torch.cuda.get_device_name() if chosen.device == "cuda" else name,
         dtype=chosen.dtype,
         bf16=bf16_kind(),
         matmul_fp32=fp32,
@@ -121,6 +142,9 @@ def probe(seconds: float = 5.0, folder: Path | None = None) -> Machine:
         bandwidth=bandwidth,
         rates=tuple(rates),
         probe_s=time.perf_counter() - begin,
+        threads=chosen.threads,
+        kernels=chosen.compiled,
+        decode=answers,
     )
 
 
@@ -215,43 +239,8 @@ def _bandwidth(device: str) -> float:
     return 2 * _STREAM_BYTES / best
 
 
-@dataclass(frozen=True)
-class _Batch:
-    tokens: np.ndarray[Any, Any]
-    targets: np.ndarray[Any, Any]
-    docs: list[str]
-
-
-def _train_rate(depth: int, chosen: trainer.Machine, seconds: float, matmul: float) -> TrainRate:
-    """Real steps: gradients of one micro-batch and an update, timed apart, since a large batch pays for its update once."""
-    config = modern(depth=depth, vocab_size=_VOCAB, seq_len=_SEQ_LEN)
-    model = Transformer(config)
-    model.init_weights(0)
-    stepper = Stepper(model, TrainConfig.model_validate({"max_steps": 1}), chosen)
-    each = flops_per_token(config, _SEQ_LEN)
-    # The trainer's own micro-batch, or a single row where even that would take too long.
-    fitting = int(0.3 * seconds * 0.3 * matmul / (each * _SEQ_LEN))
-    rows = max(1, min(stepper.micro_tokens // _SEQ_LEN, fitting))
-    ids = np.random.default_rng(0).integers(0, _VOCAB, (rows, _SEQ_LEN + 1))
-    batch = _Batch(ids[:, :-1], ids[:, 1:], [])
-    gradient_s: list[float] = []
-    update_s: list[float] = []
-    deadline = time.perf_counter() + seconds
-    while len(gradient_s) < _LEAST_STEPS or time.perf_counter() < deadline:
-        start = time.perf_counter()
-        norm = stepper.gradients(batch).grad_norm
-        trainer.synchronize(chosen.device)
-        middle = time.perf_counter()
-        stepper.apply(len(gradient_s), 0.0, norm)
-        trainer.synchronize(chosen.device)
-        gradient_s.append(middle - start)
-        update_s.append(time.perf_counter() - middle)
-    # The best of the steps: what else runs on the machine at this moment can only add time, and will be gone or not in a minute.
-    return TrainRate(
-        config.d_model, each * rows * _SEQ_LEN / min(gradient_s[1:]), update_work(config) / min(update_s[1:])
-    )
-
-
 def _between(rates: tuple[TrainRate, ...], d_model: int, value: Callable[[TrainRate], float]) -> float:
+    if not all(value(rate) > 0 for rate in rates):
+        return 0.0
     widths = [float(np.log(rate.d_model)) for rate in rates]
     return float(np.exp(np.interp(np.log(d_model), widths, [float(np.log(value(rate))) for rate in rates])))

@@ -1,15 +1,13 @@
 """What to build with this machine, this much text and this budget: a size, a schedule, and what they cost.
 
-The choice is one search over a dial of sizes: the largest model that the budget and the text can still feed.
+The choice is one search over a dial of sizes: the largest model that the budget and the text can still feed. Speeds and memory come from a
+host (host.py), the loss from the law (law.py), rates from the trainer's dial, and a project's finished runs correct all three.
 """
 
 import functools
-import json
 import math
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from gptwright.core.config import parse_duration
@@ -18,13 +16,13 @@ from gptwright.model import cost
 from gptwright.model.config import ModelConfig
 from gptwright.model.presets import modern
 from gptwright.plan.constants import CONSTANTS, Constants
+from gptwright.plan.devices import Rented
+from gptwright.plan.host import Host, place
+from gptwright.plan.law import Forecast, Law, forecast
+from gptwright.plan.learnt import Learnt
 from gptwright.plan.probe import Machine
-from gptwright.plan.work import update_work
 from gptwright.train.config import TrainConfig
-
-_RUNS = Path(__file__).with_name("runs.json")
-_SIMILAR = 3.0  # a measured run within this factor in parameters and tokens is like the plan
-_ENOUGH = 3
+from gptwright.train.dial import RATES, settings_for
 
 
 @dataclass(frozen=True)
@@ -62,19 +60,32 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """Held-out bits per byte of measured runs like this one: their mean, lowest and highest."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    corpora: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
-    """What to build and what it takes. ``memory`` is in bytes by part."""
+    """What to build and what it takes.
+
+    Args:
+        model: the shape.
+        params: of it.
+        batch_tokens: of a step.
+        seq_len: context. Tokens.
+        steps: of the optimizer.
+        tokens: seen in all.
+        epochs: passes over the text.
+        rates: peak rates and decay, by the names that ``[pretrain]`` has for them.
+        tokens_per_s: of training.
+        seconds: from the start to the end, on a machine that is left alone.
+        seconds_now: the same with what else runs on it at this moment.
+        cpu_seconds: of all cores together; None where no core computes.
+        flop: of training.
+        usd: for the whole run; None without a price.
+        memory: bytes at the peak by part; of one card where cards are rented.
+        dtype: of the working weights.
+        host: where.
+        measured: whether the speed was measured there.
+        warnings: for a person.
+        forecast: expected bits per byte, with an interval.
+        learnt_from: finished runs of the project that corrected the forecasts.
+    """
 
     model: ModelConfig
     params: int
@@ -83,28 +94,38 @@ class Plan:
     steps: int
     tokens: int
     epochs: float
-    lr_matrix: float
-    lr_embedding: float
+    rates: dict[str, float]
     tokens_per_s: float
     seconds: float
+    seconds_now: float
+    cpu_seconds: float | None
     flop: float
     usd: float | None
     memory: dict[str, int]
     dtype: str
+    host: str
+    measured: bool
     warnings: tuple[str, ...]
-    forecast: Forecast | None
+    forecast: Forecast
+    learnt_from: int
 
     @property
     def minutes(self) -> float:
         return self.seconds / 60
 
     @property
+    def memory_total(self) -> int:
+        """Bytes at the peak."""
+        return sum(self.memory.values())
+
+    @property
     def forecast_note(self) -> str:
-        """The expected score for a person, or that there is none."""
-        if self.forecast is None:
-            return "no forecast of bits per byte yet: too few measured runs of this size"
+        """The expected score for a person."""
         f = self.forecast
-        return f"bits per byte about {f.value:.2f} ({f.low:.2f} to {f.high:.2f} in {f.n} measured runs of this size on {', '.join(f.corpora)})"
+        note = (
+            f"about {f.value:.2f} bits per byte held out ({f.low:.2f} to {f.high:.2f} in nine of ten cases; {f.basis}"
+        )
+        return note + (f"; {f.beyond:.0f} times beyond the sizes it was fitted on)" if f.beyond >= 1.5 else ")")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -112,12 +133,13 @@ class Plan:
             **asdict(self),
             "model": self.model.model_dump(),
             "minutes": self.minutes,
+            "memory_total": self.memory_total,
             "forecast_note": self.forecast_note,
         }
 
 
 def propose(
-    machine: Machine,
+    machine: Machine | Rented | Host,
     corpus_bytes: int,
     budget: Budget,
     *,
@@ -125,34 +147,44 @@ def propose(
     vocab_size: int | None = None,
     seq_len: int = 512,
     shape: ModelConfig | None = None,
-    batch_tokens: int | None = None,
+    train: TrainConfig | None = None,
+    preset: str = "modern",
     usd_per_hour: float | None = None,
+    learnt: Learnt | None = None,
+    law: Law | None = None,
     constants: Constants = CONSTANTS,
 ) -> Plan:
     """Choose a model and its schedule.
 
     Args:
-        machine: from ``probe``.
+        machine: from ``probe``, rented cards, or a host.
         corpus_bytes: training text. Bytes.
         budget: time, FLOP or money.
         bytes_per_token: of the project's tokenizer, if there is one.
         vocab_size: of that tokenizer (padded).
         seq_len: context. Tokens.
         shape: a model chosen already; then only its schedule and costs are worked out.
-        batch_tokens: a batch chosen already.
-        usd_per_hour: price of the machine; needed for a budget in money.
+        train: settings of training; what was set by hand in them stays.
+        preset: whose settings of training are taken where none were set by hand.
+        usd_per_hour: price of the machine; None: that of the table, if it is in it.
+        learnt: from finished runs.
+        law: of the loss; None: the one that comes with the package.
         constants: the planner's choices.
 
     Raises:
         UserError: there is no text, or a budget in money comes without a price.
     """
-    c = constants
+    c, host, own = constants, place(machine), learnt or Learnt()
     if corpus_bytes <= 0:
         raise UserError("there is no training text yet", fix="Add some: gptwright data add PATH")
+    price = usd_per_hour if usd_per_hour is not None else host.usd_per_hour
+    if price is not None and not (math.isfinite(price) and price >= 0):
+        raise UserError(f"a price of {price} an hour is none", fix="Give it in US dollars: --price 2.50")
     if budget.usd is not None:
-        if not usd_per_hour or usd_per_hour <= 0:
+        if not price:
             raise UserError("a budget in money needs the price of the machine", fix="Give it: --price USD_PER_HOUR")
-        budget = Budget(seconds=budget.usd / usd_per_hour * 3600)
+        budget = Budget(seconds=budget.usd / price * 3600)
+    settings = train or TrainConfig.model_validate({"max_steps": 1})
     if shape is not None:
         vocabs = [shape.vocab_size]
     elif vocab_size is not None:
@@ -160,51 +192,20 @@ def propose(
     else:
         largest = next(size for limit, size in c.vocab if corpus_bytes < limit)
         vocabs = [size for _, size in reversed(c.vocab) if size <= largest]
-    room = c.memory_share * machine.memory_free_bytes
+    search = _Search(host, budget, settings, preset, own, c)
     for vocab in vocabs:  # largest first
         text = corpus_bytes / (bytes_per_token or _bytes_per_token(vocab, c))
-
-        def option(config: ModelConfig, text: float = text) -> _Option:
-            return _Option.of(config, machine, budget, text, batch_tokens, c)
-
-        best = option(shape) if shape else _largest_fed(vocab, seq_len, option, room, c)
+        best = search.option(shape, text) if shape else search.largest_fed(vocab, seq_len, text)
         if cost.embedding_params(best.config) <= c.embedding_share * best.params:
             break
-    return _plan(best, machine, budget, corpus_bytes, text, usd_per_hour, best.memory_total <= room, c)
-
-
-def load_runs(path: Path = _RUNS) -> list[dict[str, Any]]:
-    """Measured runs that come with the package: params, tokens, bits_per_byte, corpus, date."""
-    loaded: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
-
-
-def forecast(params: int, tokens: int, runs: Sequence[dict[str, Any]]) -> Forecast | None:
-    """Scores of measured runs of about this size; None when there are fewer than three."""
-    near = [
-        run
-        for run in runs
-        if abs(math.log(run["params"] / params)) <= math.log(_SIMILAR)
-        and abs(math.log(run["tokens"] / tokens)) <= math.log(_SIMILAR)
-    ]
-    if len(near) < _ENOUGH:
-        return None
-    scores = [float(run["bits_per_byte"]) for run in near]
-    return Forecast(
-        sum(scores) / len(scores),
-        min(scores),
-        max(scores),
-        len(near),
-        tuple(sorted({str(run["corpus"]) for run in near})),
-    )
+    return _plan(best, search, corpus_bytes, text, price, law or Law.load())
 
 
 @dataclass(frozen=True)
 class _Option:
-    """One shape under the budget."""
-
     config: ModelConfig
     params: int
+    settings: TrainConfig
     batch: int
     affordable: float  # tokens that the budget pays for
     tokens: float  # of these, what the text can feed
@@ -219,45 +220,62 @@ class _Option:
     def ratio(self) -> float:
         return self.tokens / self.params
 
-    @staticmethod
-    def of(
-        config: ModelConfig, machine: Machine, budget: Budget, text: float, batch: int | None, c: Constants
-    ) -> "_Option":
-        fed = c.max_epochs * text
-        chosen = batch or _batch(min(fed, c.tokens_reference), config.seq_len, c)
+
+@dataclass(frozen=True)
+class _Search:
+    host: Host
+    budget: Budget
+    settings: TrainConfig
+    preset: str
+    own: Learnt
+    c: Constants
+
+    def option(self, config: ModelConfig, text: float) -> _Option:
+        """A size with its schedule and costs, in this budget and with so many tokens of text."""
+        c, fed = self.c, self.c.max_epochs * text
+        settings = self._settings(config, min(fed, c.tokens_reference))
         # The batch depends on the tokens and the tokens, through the update's cost, on the batch: the second round has settled.
         for _ in range(2):
-            token_s = _token_seconds(config, machine, chosen)
-            if budget.seconds is not None:
-                affordable = max(0.0, budget.seconds * (1 - c.reserve) - c.setup_s) / token_s
+            batch = int(settings.batch_tokens)
+            token_s = self.host.token_seconds(config, batch) / self.own.speed
+            if self.budget.seconds is not None:
+                left = self.budget.seconds * (1 - c.reserve) - c.setup_s - self.evals_s(token_s)
+                affordable = max(0.0, left) / token_s
             else:
-                affordable = (budget.flop or 0.0) / cost.flops_per_token(config, config.seq_len)
-            chosen = batch or _batch(min(fed, affordable), config.seq_len, c)
-        return _Option(
-            config,
-            cost.params(config),
-            chosen,
-            affordable,
-            min(fed, affordable),
-            token_s,
-            _memory(config, machine, chosen, c),
-        )
+                affordable = (self.budget.flop or 0.0) / cost.flops_per_token(config, config.seq_len)
+            settings = self._settings(config, min(fed, affordable))
+        batch = int(settings.batch_tokens)
+        memory = self.host.memory(config, batch)
+        memory["runtime"] = max(0, memory["runtime"] + int(self.own.memory))
+        tokens = min(fed, affordable)
+        return _Option(config, cost.params(config), settings, batch, affordable, tokens, token_s, memory)
 
+    def evals_s(self, token_s: float) -> float:
+        """Seconds of the held-out measurements during a run: a forward pass is a third of a step."""
+        return self.c.evals * self.c.heldout_tokens * token_s / 3
 
-def _largest_fed(
-    vocab: int, seq_len: int, option: Callable[[ModelConfig], _Option], room: float, c: Constants
-) -> _Option:
-    """The largest model with enough tokens for each parameter that the memory holds: both fall as models grow, so halving finds it."""
-    low, high = 0, c.sizes - 1
-    best = option(_shape(0, vocab, seq_len, c.size_step))
-    while low < high:
-        middle = (low + high + 1) // 2
-        tried = option(_shape(middle, vocab, seq_len, c.size_step))
-        if tried.ratio >= c.wanted_ratio(tried.tokens) and tried.memory_total <= room:
-            low, best = middle, tried
-        else:
-            high = middle - 1
-    return best
+    def largest_fed(self, vocab: int, seq_len: int, text: float) -> _Option:
+        """The largest model with enough tokens for each parameter that the memory holds: both fall as models grow, so halving finds it."""
+        low, high = 0, self.c.sizes - 1
+        best = self.option(_shape(0, vocab, seq_len, self.c.size_step), text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            tried = self.option(_shape(middle, vocab, seq_len, self.c.size_step), text)
+            if tried.ratio >= self.c.wanted_ratio(tried.tokens) and tried.memory_total <= self.host.room:
+                low, best = middle, tried
+            else:
+                high = middle - 1
+        return best
+
+    def _settings(self, config: ModelConfig, tokens: float) -> TrainConfig:
+        """Batch and rates for so many tokens: the dial's, in whole rows; the batch at least what keeps every card at work."""
+        given, tokens = self.settings, max(1.0, tokens)
+        batch = int(settings_for(config, given, self.preset, tokens=tokens).batch_tokens)
+        if "batch_tokens" not in given.model_fields_set:
+            batch = max(batch, self.host.least_batch)
+        chosen = {name: getattr(given, name) for name in given.model_fields_set}
+        chosen["batch_tokens"] = max(1, batch // config.seq_len) * config.seq_len
+        return settings_for(config, TrainConfig.model_validate(chosen), self.preset, tokens=tokens)
 
 
 @functools.lru_cache(maxsize=512)
@@ -267,21 +285,15 @@ def _shape(notch: int, vocab: int, seq_len: int, step: float) -> ModelConfig:
     return modern(params=round(smallest * step**notch), vocab_size=vocab, seq_len=seq_len)
 
 
-def _plan(
-    option: _Option,
-    machine: Machine,
-    budget: Budget,
-    corpus_bytes: int,
-    text: float,
-    usd_per_hour: float | None,
-    fits: bool,
-    c: Constants,
-) -> Plan:
-    config = option.config
+def _plan(option: _Option, search: _Search, corpus_bytes: int, text: float, price: float | None, law: Law) -> Plan:
+    config, c, host = option.config, search.c, search.host
     steps = max(1, int(option.tokens / option.batch))
     tokens = steps * option.batch
-    seconds = tokens * option.token_s / (1 - c.reserve) + c.setup_s
-    defaults = TrainConfig.model_validate({"max_steps": 1})
+    work_s = tokens * option.token_s + search.evals_s(option.token_s)
+    seconds = work_s / (1 - c.reserve) + c.setup_s
+    slowdown = host.slowdown
+    cpu = host.token_cpu_seconds(config, option.batch)
+    names = (*RATES, "weight_decay")
     return Plan(
         model=config,
         params=option.params,
@@ -290,31 +302,27 @@ def _plan(
         steps=steps,
         tokens=tokens,
         epochs=tokens / text,
-        # The trainer's own rates: they are tuned there, and Muon's carry over between widths.
-        lr_matrix=defaults.lr_matrix,
-        lr_embedding=defaults.lr_embedding,
+        rates={name: float(getattr(option.settings, name)) for name in names},
         tokens_per_s=1 / option.token_s,
         seconds=seconds,
+        seconds_now=slowdown * seconds,
+        cpu_seconds=None if cpu is None else c.setup_cpu_s + (tokens + c.evals * c.heldout_tokens / 3) * cpu,
         flop=float(tokens) * cost.flops_per_token(config, config.seq_len),
-        usd=seconds / 3600 * usd_per_hour if usd_per_hour else None,
+        usd=seconds / 3600 * price if price else None,
         memory=option.memory,
-        dtype=machine.dtype,
-        warnings=tuple(_warnings(option, machine, budget, corpus_bytes, text, steps, seconds, fits, c)),
-        forecast=forecast(option.params, tokens, load_runs()),
+        dtype=host.dtype,
+        host=host.title,
+        measured=host.measured,
+        warnings=tuple(_warnings(option, search, corpus_bytes, text, steps, slowdown)),
+        forecast=forecast(law, option.params, tokens, text, search.own.loss(law)),
+        learnt_from=search.own.runs,
     )
 
 
 def _warnings(
-    option: _Option,
-    machine: Machine,
-    budget: Budget,
-    corpus_bytes: int,
-    text: float,
-    steps: int,
-    seconds: float,
-    fits: bool,
-    c: Constants,
+    option: _Option, search: _Search, corpus_bytes: int, text: float, steps: int, slowdown: float
 ) -> list[str]:
+    c, host, budget = search.c, search.host, search.budget
     said = []
     size = f"{corpus_bytes / 1e6:.1f} MB" if corpus_bytes < 1e9 else f"{corpus_bytes / 1e9:.1f} GB"
     passes = option.affordable / text
@@ -334,52 +342,20 @@ def _warnings(
         said.append(
             f"only {option.ratio:.1f} tokens for each parameter: the model is larger than the budget or the text can feed"
         )
-    if not fits:
-        need, have = option.memory_total / 1e9, machine.memory_free_bytes / 1e9
-        said.append(
-            f"needs {need:.1f} GB of memory, {have:.1f} GB are free: close other programs, or take a smaller model"
-        )
+    if option.memory_total > host.room:
+        need, have = option.memory_total / 1e9, host.room / 1e9
+        mend = "close other programs, or take a smaller model" if host.measured else "take larger or more cards"
+        said.append(f"needs {need:.1f} GB of memory, {have:.1f} GB may be used: {mend}")
     disk = c.checkpoints * 12 * option.params
-    if disk > machine.disk_free_bytes:
-        said.append(f"checkpoints need {disk / 1e9:.1f} GB of disk, {machine.disk_free_bytes / 1e9:.1f} GB are free")
+    if disk > host.disk:
+        said.append(f"checkpoints need {disk / 1e9:.1f} GB of disk, {host.disk / 1e9:.1f} GB are free")
     if budget.seconds is not None and budget.seconds < 2 * c.setup_s:
         said.append(f"about {c.setup_s:.0f} s of the time go into starting up")
+    if slowdown > c.busy:
+        said.append(
+            f"other programs use this machine: as it is now, steps take {slowdown:.1f} times as long as when it is left alone"
+        )
     return said
-
-
-def _token_seconds(config: ModelConfig, machine: Machine, batch: int) -> float:
-    """Seconds a token: forward and backward, and its share of the update."""
-    gradient = cost.flops_per_token(config, config.seq_len) / machine.train_flops(config.d_model)
-    return gradient + update_work(config) / machine.update_rate(config.d_model) / batch
-
-
-def _batch(tokens: float, seq_len: int, c: Constants) -> int:
-    """Tokens a step: a power of two times the context, larger for longer runs."""
-    ideal = c.batch_reference * (max(tokens, 1.0) / c.tokens_reference) ** c.batch_exponent
-    rows = max(1, 2 ** round(math.log2(ideal / seq_len))) if ideal > seq_len else 1
-    while rows > 1 and tokens / (rows * seq_len) < c.least_steps and rows * seq_len > c.least_batch:
-        rows //= 2
-    return rows * seq_len
-
-
-def _memory(config: ModelConfig, machine: Machine, batch: int, c: Constants) -> dict[str, int]:
-    """Bytes by part, of the micro-batch that the trainer takes."""
-    from gptwright.train.stepper import MICRO_TOKENS_CPU, MICRO_TOKENS_GPU
-
-    micro = max(config.seq_len, min(batch, MICRO_TOKENS_CPU if machine.device == "cpu" else MICRO_TOKENS_GPU))
-    mixed = machine.dtype == "bfloat16"
-    n = cost.params(config)
-    # On a CPU each core works on rows of its own, with activations and gradients of its own.
-    workers = max(1, min(machine.cores, batch // config.seq_len)) if machine.device == "cpu" else 1
-    activations = workers * cost.activation_bytes(config, micro, 2 if mixed else 4)
-    whole = cost.train_memory_bytes(config, micro, mixed=mixed, workers=workers)
-    weights = 4 * n + (2 * n if mixed else 0)
-    return {
-        "weights": weights,
-        "gradients and optimizer": whole - weights - activations,
-        "activations": activations,
-        "runtime": c.runtime_bytes,
-    }
 
 
 def _bytes_per_token(vocab: int, c: Constants) -> float:

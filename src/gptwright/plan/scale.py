@@ -274,6 +274,20 @@ def as_table(rows: Sequence[ScaleRow]) -> str:
     return "\n".join(lines)
 
 
+def as_lines(rows: Sequence[ScaleRow]) -> str:
+    """The rows for a terminal."""
+    lines = []
+    for one in rows:
+        rate = (
+            f"{short(one.tokens_per_s)} tokens/s ({short(one.low)} to {short(one.high)})"
+            if one.fits
+            else "does not fit"
+        )
+        money = "" if one.usd_per_hour is None else f", {one.usd_per_hour:,.2f} USD an hour"
+        lines.append(f"  {one.gpus:>3} x {one.device:<10} {one.memory_total / 1e9:6.1f} GB a card  {rate}{money}")
+    return "\n".join(lines)
+
+
 def _shape(name: str, seq_len: int) -> ModelConfig:
     own = named(name)
     return own if own.seq_len <= seq_len else named(name, seq_len=seq_len)

@@ -1,6 +1,7 @@
 """From settings and a probe of this machine to the shape that will be trained, and to what `plan` prints."""
 
 import textwrap
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,15 +9,20 @@ from gptwright.core.errors import UserError
 from gptwright.core.progress import clock, say, short
 from gptwright.model.config import ModelConfig
 from gptwright.model.presets import GPT3_SEQ_LEN, GPT3_SIZES, modern, named
-from gptwright.plan.probe import probe
+from gptwright.plan import devices, scale
+from gptwright.plan.host import Cards
+from gptwright.plan.probe import Machine, probe
 from gptwright.plan.propose import Budget, Plan, propose
+from gptwright.project import foresight
 
 if TYPE_CHECKING:
+    from gptwright.plan.hosted import Demand
     from gptwright.project.project import Project
     from gptwright.project.settings import ModelSettings, Settings
     from gptwright.train.config import TrainConfig
 
-_PROBE_S = 5.0
+_PROBE_S = 5.0  # before a run, which has its own short measurement
+_PLAN_S = 10.0
 _WIDTH = 100
 _EXAMPLE_BYTES = 13_000_000  # outside a project, `plan` speaks of a corpus like the starter's
 
@@ -51,7 +57,7 @@ def _family(settings: "ModelSettings", shape: ModelConfig) -> ModelConfig:
 
 
 def choose_shape(
-    settings: "Settings", vocab_size: int, tokens: dict[str, Any], config: "TrainConfig"
+    settings: "Settings", vocab_size: int, tokens: dict[str, Any], config: "TrainConfig", work: Path | None = None
 ) -> "tuple[ModelConfig, TrainConfig]":
     """Shape and batch of a pretraining run.
 
@@ -60,6 +66,7 @@ def choose_shape(
         vocab_size: rows of the embedding.
         tokens: of the token shards: tokens, bytes.
         config: of the run; a time budget is what the planner plans for.
+        work: of the project, where the probe is kept for the run's forecast; None: nowhere.
     """
     shape = fixed_shape(settings.model, vocab_size)
     if shape is not None:
@@ -72,44 +79,159 @@ def choose_shape(
         )
         return _family(settings.model, shape), config
     say(f"pretrain: probing this machine for {_PROBE_S:.0f} s")
+    machine = probe(_PROBE_S, decode=False)
+    if work is not None:
+        foresight.remember(work, machine)
     plan = propose(
-        probe(_PROBE_S),
+        machine,
         int(tokens["bytes"]),
         Budget(seconds=config.max_time),
         bytes_per_token=tokens["bytes"] / tokens["tokens"],
         vocab_size=vocab_size,
         seq_len=int(settings.model.seq_len),
-        batch_tokens=int(config.batch_tokens) if "batch_tokens" in config.model_fields_set else None,
+        train=config,
+        preset=settings.model.preset,
     )
     for warning in plan.warnings:
         say(f"pretrain: {warning}")
     return _family(settings.model, plan.model), config.model_copy(update={"batch_tokens": plan.batch_tokens})
 
 
-def plan_for(project: "Project | None", budget: str, price: float | None) -> tuple[dict[str, Any], str]:
-    """What `gptwright plan` says: for the project's corpus, or for one like the starter's."""
-    size, per_token, shape, vocab, seq_len = _EXAMPLE_BYTES, None, None, None, 512
-    origin = "an example corpus"
-    if project is not None:
-        seq_len = int(project.settings.model.seq_len)
-        vocab = int(project.settings.tokenizer.vocab_size)
-        size, per_token, origin = _corpus_size(project)
-        shape = fixed_shape(project.settings.model, -(-vocab // 64) * 64)
-    parsed = Budget.parse(budget)
-    machine = probe(_PROBE_S)
+@dataclass(frozen=True)
+class Question:
+    """What `gptwright plan` is asked.
+
+    Args:
+        budget: time, money or FLOP.
+        price: of an hour. US dollars.
+        device: cards of the table instead of this machine.
+        text_bytes: of an example corpus, outside a project. Bytes.
+    """
+
+    budget: str = "5m"
+    price: float | None = None
+    device: str | None = None
+    text_bytes: int = _EXAMPLE_BYTES
+
+
+@dataclass(frozen=True)
+class Text:
+    """The corpus that is planned for."""
+
+    size: int
+    per_token: float | None
+    origin: str
+    vocab: int | None
+    seq_len: int
+    shape: ModelConfig | None
+
+
+def plan_for(project: "Project | None", asked: Question, compare: "Demand | None" = None) -> tuple[dict[str, Any], str]:
+    """What `gptwright plan` says: for the project's corpus, or for one like the starter's.
+
+    Args:
+        project: None: there is none here.
+        asked: see ``Question``.
+        compare: what is to be served; then buying is set beside building.
+    """
+    parsed = Budget.parse(asked.budget)
+    hire = devices.rented(asked.device) if asked.device else None
+    text = _text_of(project, asked.text_bytes)
+    own = foresight.learnt(project) if project is not None else None
+    machine = None if hire is not None and compare is None else probe(_PLAN_S)
+    if machine is not None and project is not None:
+        foresight.remember(project.work, machine)
+    place: Any = hire or machine
     plan = propose(
-        machine,
-        size,
+        place,
+        text.size,
         parsed,
-        bytes_per_token=per_token,
-        vocab_size=vocab,
-        seq_len=seq_len,
-        shape=shape,
-        usd_per_hour=price,
+        bytes_per_token=text.per_token,
+        vocab_size=text.vocab,
+        seq_len=text.seq_len,
+        shape=text.shape,
+        train=_train_config(project),
+        preset=project.settings.model.preset if project is not None else "modern",
+        usd_per_hour=asked.price,
+        # What this machine's runs taught about speed and memory says nothing of others.
+        learnt=own if hire is None or own is None else replace(own, speed=1.0, memory=0.0),
     )
-    return {"machine": machine.to_json(), "corpus_bytes": size, "budget": budget, **plan.to_json()}, _text(
-        plan, origin, size, budget, machine
-    )
+    data: dict[str, Any] = {
+        "machine": machine.to_json() if machine else None,
+        "device": _device_json(hire) if hire else None,
+        "corpus_bytes": text.size,
+        "corpus": text.origin,
+        "budget": asked.budget,
+        **plan.to_json(),
+    }
+    said = [_said(plan, text, asked, machine)]
+    if hire is not None:
+        rows = [Cards(devices.Rented(hire.device, count)).row(plan.model, plan.batch_tokens) for count in (1, 8, 64)]
+        data["scale"] = [row.to_json() for row in rows]
+        said += ["", f"The same model on more cards ({scale.LABEL}):", scale.as_lines(rows)]
+    history = _history(project)
+    data["history"] = history
+    if history:
+        said += ["", "Forecast and fact of the last runs:"]
+        said += [f"  {row['run']}  {'; '.join(foresight.lines(row))}" for row in history]
+    if compare is not None:
+        from gptwright.plan import buy
+        from gptwright.plan.hosted import hosted_rows, snapshot
+
+        assert machine is not None, "probed above"
+        found = buy.compare(plan, machine, text.size, compare, hosted_rows(compare), snapshot(), asked.price)
+        data["compare"] = found.to_json()
+        said += ["", buy.as_text(found)]
+    return data, "\n".join(said)
+
+
+def _train_config(project: "Project | None") -> "TrainConfig | None":
+    if project is None:
+        return None
+    from gptwright.project.training import train_config
+
+    return train_config(project.settings.pretrain)
+
+
+def _history(project: "Project | None", most: int = 5) -> list[dict[str, Any]]:
+    """Comparisons of the last pretraining runs, oldest first."""
+    if project is None or not project.has_ledger:
+        return []
+    with project.ledger() as ledger:
+        rows = [
+            {"run": run.id, **event.data}
+            for run in ledger.runs("pretrain")
+            for event in ledger.events(run.id, foresight.CHECKED)
+        ]
+    return [row for row in rows if foresight.lines(row)][-most:]
+
+
+def _device_json(hire: devices.Rented) -> dict[str, Any]:
+    price = hire.device.price
+    return {
+        "name": hire.device.name,
+        "title": hire.title,
+        "gpus": hire.gpus,
+        "table_dated": devices.dated().isoformat(),
+        "source": hire.device.source,
+        "price": None
+        if price is None
+        else {
+            "usd_per_card_hour": price.usd,
+            "provider": price.provider,
+            "dated": price.dated.isoformat(),
+            "source": price.source,
+        },
+    }
+
+
+def _text_of(project: "Project | None", example: int) -> Text:
+    if project is None:
+        return Text(example, None, "an example corpus", None, 512, None)
+    settings = project.settings
+    size, per_token, origin = _corpus_size(project)
+    vocab = -(-int(settings.tokenizer.vocab_size) // 64) * 64
+    return Text(size, per_token, origin, vocab, int(settings.model.seq_len), fixed_shape(settings.model, vocab))
 
 
 def _corpus_size(project: "Project") -> tuple[int, float | None, str]:
@@ -131,21 +253,50 @@ def _corpus_size(project: "Project") -> tuple[int, float | None, str]:
     return total, None, "this project's source files, not yet cleaned"
 
 
-def _text(plan: Plan, origin: str, size: int, budget: str, machine: Any) -> str:
+def _said(plan: Plan, text: Text, asked: Question, machine: Machine | None) -> str:
     shape = plan.model
-    memory = sum(plan.memory.values())
+    where = plan.host
+    speed = "from measured training steps" if plan.measured else scale.LABEL
+    cost = "" if plan.usd is None else f", {_usd(plan.usd)}"
+    now = f"; {clock(plan.seconds_now)} as busy as the machine is now" if plan.seconds_now > 1.2 * plan.seconds else ""
+    rates = plan.rates
     lines = [
-        f"For {budget} on {machine.device_name} and {short(size)}B of text ({origin}):",
+        f"For {asked.budget} on {where} and {short(text.size)}B of text ({text.origin}):",
         f"  model      {short(plan.params)} parameters: {shape.n_layers} layers, {shape.d_model} wide, {shape.vocab_size:,} tokens known,"
         f" context {plan.seq_len}",
         f"  training   {plan.steps:,} steps of {plan.batch_tokens:,} tokens = {short(plan.tokens)} tokens, {plan.epochs:.1f} passes over the text",
-        f"  rates      {plan.lr_matrix:g} for matrices (Muon), {plan.lr_embedding:g} for the embedding (AdamW)",
-        f"  speed      {short(plan.tokens_per_s)} tokens/s in {plan.dtype}, from a measured training step",
-        f"  time       {clock(plan.seconds)} ({short(plan.flop)}FLOP)"
-        + (f", {plan.usd:.2f} USD" if plan.usd is not None else ""),
-        f"  memory     {memory / 1e9:.2f} GB: "
+        f"  rates      {rates['lr_matrix']:g} for matrices (Muon), {rates['lr_embedding']:g} for the embedding and {rates['lr_other']:g} for the"
+        " rest (AdamW)",
+        f"  speed      {short(plan.tokens_per_s)} tokens/s in {plan.dtype}, {speed}",
+        f"  time       {clock(plan.seconds)} ({short(plan.flop)}FLOP){cost}{now}",
+        f"  memory     {plan.memory_total / 1e9:.2f} GB"
+        + ("" if plan.measured else " a card")
+        + ": "
         + ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in plan.memory.items()),
         f"  quality    {plan.forecast_note}",
     ]
+    if plan.learnt_from:
+        runs = f"{plan.learnt_from} finished run" + ("s" if plan.learnt_from > 1 else "")
+        lines.append(f"  learnt     corrected by {runs} of this project")
+    if machine is not None and plan.measured:
+        peak = f"{short(machine.matmul_fp32)}FLOP/s in fp32"
+        if machine.matmul_bf16:
+            peak += f", {short(machine.matmul_bf16)}FLOP/s in bf16"
+        answers = (
+            ""
+            if machine.decode is None
+            else f"; answers {short(machine.decode.one)} tokens/s alone, {short(machine.decode.eight)} of eight"
+        )
+        lines.append(f"  machine    products {peak}; memory {short(machine.bandwidth)}B/s{answers}")
+    if asked.device and asked.price is None and plan.usd is not None:
+        price = devices.rented(asked.device).device.price
+        assert price is not None
+        lines.append(
+            f"  price      {price.usd:g} USD an hour and card, {price.provider}, {price.dated} ({price.source})"
+        )
     lines += [f"  note       {warning}" for warning in plan.warnings]
     return "\n".join(textwrap.fill(line, _WIDTH, subsequent_indent=" " * 13) for line in lines)
+
+
+def _usd(value: float) -> str:
+    return f"{value:,.2f} USD" if value >= 0.01 else "under 0.01 USD"
