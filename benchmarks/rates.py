@@ -32,7 +32,7 @@ def series() -> dict[str, list[Spec]]:
         made[f"matrix-d{depth}"] = sweep("matrix", depth, "lr_matrix", values)
         made[f"embedding-d{depth}"] = sweep("embedding", depth, "lr_embedding", values)
     for depth in (1, 2):
-        made[f"other-d{depth}"] = sweep("other", depth, "lr_other", (0.001, 0.004, 0.016))
+        made[f"other-d{depth}"] = sweep("other", depth, "lr_other", (0.001, 0.004, 0.016, 0.064))
         made[f"decay-d{depth}"] = sweep("decay", depth, "weight_decay", (0.0, 0.1, 1.0))
         # The same tokens in larger and smaller batches, each at three rates.
         made[f"batch-d{depth}"] = [

@@ -37,7 +37,8 @@ from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.shards import TokenDataset, write_tokens
 from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
-from gptwright.train.dial import dial, settings_for
+from gptwright.train.config import TrainConfig
+from gptwright.train.dial import DIALLED, settings_for
 from gptwright.train.loop import train
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ class _Refresh:
             tokens = refresh.max_time * float(self.base.meta["tokens_per_s"])
             if refresh.max_steps is not None:
                 shape = ModelConfig.model_validate(self.base.meta["shape"])
-                batch = self.project.settings.pretrain.batch_tokens or dial(shape).batch_tokens
-                tokens = float(refresh.max_steps * batch)
+                before = self._as_before(train_config(self.project.settings.pretrain))
+                tokens = float(refresh.max_steps * settings_for(shape, before).batch_tokens)
             budget = tokens * _BYTES_PER_TOKEN
             return continued_training(
                 change,
@@ -167,7 +168,7 @@ class _Refresh:
             **self._budget(share),
             **settings.overrides,
         )
-        config = settings_for(shape, config, project.settings.model.preset)
+        config = settings_for(shape, self._as_before(config), project.settings.model.preset)
         key = b2_json([self.dataset.hash, self.base.hash, sorted(wanted), config.model_dump(mode="json")])
         model = self._made(key)
         if model is None:
@@ -202,6 +203,13 @@ class _Refresh:
                 made = publish(job, result, folder, facts, pretrained=True)
                 model = self._record(made, key, (tokens.id, self.base.id), run_id)
         return self._finetune(model, chats) if tunes else model
+
+    def _as_before(self, config: TrainConfig) -> TrainConfig:
+        """Rates and batch of the run that is continued, where they are not set by hand: the dial would take a short run's."""
+        path = self.project.work / "runs" / str(self.base.run_id) / "config.json"
+        before = read_json(path)["train"] if path.is_file() else {}
+        kept = {n: before[n] for n in DIALLED if n in before and n not in config.model_fields_set}
+        return config.model_copy(update=kept)
 
     def _finetune(self, base: Artifact, chats: Sequence[Any] | None) -> Artifact:
         """Every step of ``[finetune]`` again, on the weights that went on; the steps share the time alike."""

@@ -25,7 +25,7 @@ from gptwright.project.heldout import heldout
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.planning import choose_shape
 from gptwright.project.sweeping import STEPS, Sweep, known_key, values_of
-from gptwright.project.training import train_config
+from gptwright.project.training import tokens_ahead, train_config
 from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.shards import TokenDataset
 from gptwright.tokens.tokenizer import Tokenizer
@@ -118,9 +118,9 @@ def _resolved(
     given = train_config(project.settings.pretrain)
     preset = project.settings.model.preset
     target, chosen = choose_shape(project.settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, given)
-    aim = settings_for(target, chosen, preset)
+    aim = settings_for(target, chosen, preset, tokens_ahead(target, chosen))
     shape = proxy_shape(target)
-    config = _for_proxy(shape, target, given, aim)
+    config = _for_proxy(shape, target, given, aim, max_steps or STEPS)
     made = Sweep(key, values_of(key, values, config, shape.seq_len), shape, target, config, aim, max_steps or STEPS)
     if max_steps is None and max_time is not None:
         seconds = _step_seconds(job, made) if max_time > 0 else 1.0
@@ -138,21 +138,23 @@ def _resolved(
     return made
 
 
-def _for_proxy(shape: ModelConfig, target: ModelConfig, given: TrainConfig, aim: TrainConfig) -> TrainConfig:
+def _for_proxy(
+    shape: ModelConfig, target: ModelConfig, given: TrainConfig, aim: TrainConfig, steps: int
+) -> TrainConfig:
     """Settings of the proxies: the dial at their size; what was set by hand for the model keeps its factor to the dial."""
     kept = {
         name: getattr(aim, name)
         for name in TrainConfig.model_fields
         if name not in (*DIALLED, "max_time") and getattr(aim, name) is not None
     }
-    small, large = dial(shape, aim.optimizer), dial(target, aim.optimizer)
+    batch = aim.batch_tokens if "batch_tokens" in given.model_fields_set else None
+    small = dial(shape, aim.optimizer, steps=steps, batch_tokens=batch)
+    large = dial(target, aim.optimizer, batch_tokens=aim.batch_tokens)
     for name in DIALLED:
-        usual, here = getattr(large, name), getattr(small, name)
-        kept[name] = here
-        if name in given.model_fields_set and usual:
-            kept[name] = here * getattr(given, name) / usual
-    rows = max(1, round(kept["batch_tokens"] / shape.seq_len))
-    return TrainConfig.model_validate({**kept, "batch_tokens": rows * shape.seq_len, "max_steps": STEPS})
+        usual, kept[name] = getattr(large, name), getattr(small, name)
+        if name in given.model_fields_set and name != "batch_tokens" and usual:
+            kept[name] *= getattr(given, name) / usual
+    return TrainConfig.model_validate({**kept, "max_steps": steps})
 
 
 def _step_seconds(job: Job, made: Sweep) -> float:

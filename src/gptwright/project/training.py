@@ -28,11 +28,14 @@ from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.shards import TokenDataset
 from gptwright.tokens.slots import record_slots
 from gptwright.tokens.tokenizer import Tokenizer
+from gptwright.train import machine
 from gptwright.train.config import TrainConfig
 from gptwright.train.dial import DIALLED, note, settings_for
 from gptwright.train.distributed import launched
 from gptwright.train.loop import TrainResult, train
 from gptwright.train.metrics import read_metrics
+
+_USUAL_SHARE = 0.45  # of the matmul peak that training reaches
 
 if TYPE_CHECKING:
     from gptwright.project.pipeline import Job
@@ -85,10 +88,22 @@ def _choose(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConfig
     shape, config = choose_shape(
         settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, config, job.project.work
     )
-    config = settings_for(shape, config, settings.model.preset)
+    config = settings_for(shape, config, settings.model.preset, tokens_ahead(shape, config))
     say(f"pretrain: {note(shape, config, settings.model.preset)}")
     write_json(path, {"model": shape.model_dump(), "train": config.model_dump()})
     return shape, config
+
+
+def tokens_ahead(shape: ModelConfig, config: TrainConfig) -> float | None:
+    """About how many tokens a time budget will see, for the dial's batch: from the matmul peak, measured in a moment.
+
+    None when steps end the run, or the batch is chosen already: by hand or by the planner, which knows better.
+    """
+    if config.max_time is None or config.max_steps is not None or "batch_tokens" in config.model_fields_set:
+        return None
+    here = machine.choose(config)
+    peak = machine.matmul_peak(shape, 2048, here.torch_dtype, here.device)
+    return _USUAL_SHARE * peak * config.max_time / flops_per_token(shape, shape.seq_len)
 
 
 def finetune(job: "Job") -> StageResult:

@@ -1,10 +1,11 @@
 """The dial: from a model's shape to the rates, decay and batch it is trained with. What a user sets by hand stays as set.
 
 Widths, heads and layers follow from depth or parameters in ``model/presets.py``; here follows the rest. The rules are powers fitted on
-sweeps of 0.3 to 4 million parameters (``benchmarks/rates.py``; docs/log.md, "Dial, sweeps and ablations"), where nanochat's rules, fitted
+sweeps of 0.3 to 2 million parameters (``benchmarks/rates.py``; docs/log.md, "Dial, sweeps and ablations"), where nanochat's rules, fitted
 from depth 10 up, were never tried. Beyond the fitted sizes they are extrapolated, and ``note`` says so.
 """
 
+import math
 from dataclasses import dataclass
 
 from gptwright.model.config import ModelConfig
@@ -14,9 +15,21 @@ from gptwright.train.config import TrainConfig
 
 RATES = ("lr_matrix", "lr_embedding", "lr_other")
 DIALLED = (*RATES, "weight_decay", "batch_tokens")
-_WIDTH = 192  # the rules are written around a model of this width
-FITTED_WIDTHS = (64, 256)
-FITTED_PARAMS = (300_000, 4_100_000)
+
+# Powers of the width, around 192, at batches of 4,096 tokens. With the batch all rates go as its root (more, by the sweeps: 0.7 from 1,024 to
+# 4,096 tokens for Muon's; the root is the careful choice, and what arXiv 2205.10287 derives for Adam).
+_WIDTH, _BATCH = 192, 4096
+_MATRIX = (0.0093, -0.6)
+_EMBEDDING = (0.0230, -0.5)
+_OTHER = (0.0120, 0.0)
+_ADAMW = (0.0012, -0.45)  # for the matrices, with optimizer = "adamw"
+_DECAY = 0.1
+# Tokens of a step: best at 4,096 for 2 M tokens (measured); grows with the tokens of the run by nanochat's power (base_train.py), from far
+# below nanochat's own constant, which would ask for 44,000 here.
+_BATCH_TOKENS, _BATCH_POWER = 2.0e6, 0.383
+_LEAST_BATCH, _MOST_BATCH = 1024, 2**20
+_TOKENS_PER_PARAM = 5.0  # of a run whose length is not known
+FITTED_PARAMS = (300_000, 2_200_000)
 
 # GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix B): Adam with 0.9 and 0.95, clipped at 1, decay 0.1, warmed up over 375 M of 300 B
 # tokens, then a cosine to a tenth. The paper reaches the tenth at 260 B and stays there; here the cosine ends with the run. Not followed:
@@ -53,40 +66,75 @@ class Dial:
     batch_tokens: int
 
 
-def dial(shape: ModelConfig, optimizer: str = "muon") -> Dial:
+def dial(
+    shape: ModelConfig,
+    optimizer: str = "muon",
+    *,
+    tokens: float | None = None,
+    steps: int | None = None,
+    batch_tokens: int | None = None,
+) -> Dial:
     """Rates, decay and batch for a shape.
 
     Args:
         shape: of the model.
         optimizer: of the blocks' matrices: muon or adamw.
+        tokens: that the run will see, if known.
+        steps: that it will take, if those are known instead. Neither: five tokens for each parameter.
+        batch_tokens: of a step, if that is chosen already; the rates follow it.
     """
+    batch = batch_tokens or batch_for(shape, tokens, steps)
+    width, root = shape.d_model / _WIDTH, (batch / _BATCH) ** 0.5
+
+    def rate(rule: tuple[float, float]) -> float:
+        return _figures(rule[0] * width ** rule[1] * root)
+
     return Dial(
-        lr_matrix=_figures(0.01),
-        lr_embedding=_figures(0.01),
-        lr_other=_figures(0.004),
-        weight_decay=0.1,
-        batch_tokens=8192,
+        lr_matrix=rate(_MATRIX),
+        lr_embedding=rate(_EMBEDDING),
+        lr_other=rate(_ADAMW if optimizer == "adamw" else _OTHER),
+        weight_decay=_DECAY,
+        batch_tokens=batch,
     )
 
 
-def settings_for(shape: ModelConfig, config: TrainConfig, preset: str = "modern") -> TrainConfig:
+def batch_for(shape: ModelConfig, tokens: float | None = None, steps: int | None = None) -> int:
+    """Tokens of a step: whole rows, their number a power of two.
+
+    With the steps given, tokens are steps times batch, and batch = a tokens^p is solved for the batch.
+    """
+    scale = _BATCH / _BATCH_TOKENS**_BATCH_POWER
+    if tokens is None and steps is not None:
+        ideal = (scale * steps**_BATCH_POWER) ** (1 / (1 - _BATCH_POWER))
+    else:
+        ideal = scale * max(1.0, tokens or _TOKENS_PER_PARAM * params(shape)) ** _BATCH_POWER
+    rows = min(max(ideal, _LEAST_BATCH), _MOST_BATCH) / shape.seq_len
+    return int(2 ** max(0, round(math.log2(rows)))) * shape.seq_len if rows > 1 else shape.seq_len
+
+
+def settings_for(
+    shape: ModelConfig, config: TrainConfig, preset: str = "modern", tokens: float | None = None
+) -> TrainConfig:
     """A run's settings with everything from the dial, or from the preset's paper, that was not set by hand.
 
     Args:
         shape: of the model.
         config: what was set by hand are its ``model_fields_set``.
         preset: a size of GPT-3 brings the columns of its table and the settings of its appendix; any other name the dial.
+        tokens: that the run will see, if known; its ``max_steps`` are known by themselves.
 
     Returns:
-        The same settings, with the dialled ones filled in. They do not count as set by hand.
+        The same settings, with the dialled ones filled in.
     """
+    given = {name: getattr(config, name) for name in config.model_fields_set}
     row = GPT3_SIZES.get(preset.lower())
     if row is not None:
         rates: dict[str, object] = dict.fromkeys(RATES, row.lr)
-        found = {**_GPT3, **rates, "batch_tokens": row.batch_tokens // shape.seq_len * shape.seq_len or shape.seq_len}
+        found = {**_GPT3, **rates, "batch_tokens": max(1, row.batch_tokens // shape.seq_len) * shape.seq_len}
     else:
-        found = dict(vars(dial(shape, config.optimizer)))
-    given = {name: getattr(config, name) for name in config.model_fields_set}
+        batch = config.batch_tokens if "batch_tokens" in given else None
+        steps = config.max_steps if tokens is None else None
+        found = dict(vars(dial(shape, config.optimizer, tokens=tokens, steps=steps, batch_tokens=batch)))
     return TrainConfig.model_validate({**found, **given})
 
 
@@ -101,7 +149,7 @@ def note(shape: ModelConfig, config: TrainConfig, preset: str = "modern") -> str
     low, high = FITTED_PARAMS
     n = params(shape)
     if not 0.5 * low <= n <= 2 * high:
-        rates += f"; the dial was fitted from {low / 1e6:.1f} to {high / 1e6:.0f} M parameters and is extrapolated here"
+        rates += f"; the dial was fitted from {low / 1e6:.1f} to {high / 1e6:.1f} M parameters and is extrapolated here"
     return rates
 
 
@@ -117,6 +165,7 @@ def proxy_shape(shape: ModelConfig) -> ModelConfig:
         return shape
     changes: dict[str, object] = {
         "family": shape.family,
+        "vocab_size": shape.vocab_size,
         "tie_embeddings": shape.tie_embeddings,
         "norm_eps": shape.norm_eps,
     }
