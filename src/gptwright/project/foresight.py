@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptwright.core.errors import UserError
 from gptwright.core.files import read_json, write_json
 from gptwright.core.ledger import Ledger
 from gptwright.core.progress import clock, say, short
@@ -39,7 +40,7 @@ def recall(work: Path) -> Machine | None:
     """The last probe, if it was of this machine; a faulty file is no probe."""
     try:
         found = Machine.from_json(read_json(work / _MACHINE))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (UserError, OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return found if (found.cpu, found.cores) == (cpu_name(), cores()) else None
 

@@ -19,6 +19,7 @@ from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token, params
 from gptwright.project.erasing import blocks_of
 from gptwright.project.examples import Told, spared, told
+from gptwright.project.foresight import Foresight
 from gptwright.project.heldout import heldout
 from gptwright.project.models import locate_base
 from gptwright.project.planning import choose_shape
@@ -55,12 +56,16 @@ def pretrain(job: "Job") -> StageResult:
     say(
         f"pretrain: {short(params(shape))} parameters, {shape.n_layers} layers, {shape.d_model} wide, {shape.seq_len} tokens of context"
     )
+    foreseen = None
     if launch.is_main():
         record_slots(plan, run_dir, project.root)
+        foreseen = Foresight.begin(run_dir, job.ledger, project.work, shape, config, dataset.n_tokens)
     result = train(
         shape, plan, config,
         run_dir=run_dir, ledger=job.ledger, heldout=measured, label="pretrain", callbacks=onlookers(project, tokenizer),
     )  # fmt: skip
+    if foreseen is not None:
+        foreseen.end(result)
     facts = {
         "parents": {name: artifact.hash for name, artifact in job.inputs.items()},
         "steps": result.steps,
