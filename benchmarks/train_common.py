@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,8 +144,19 @@ def report(
         print(f"{key:<{width}}  {value:,.4g}" if isinstance(value, float) else f"{key:<{width}}  {value}")
 
 
+def speed_arguments(description: str | None) -> argparse.ArgumentParser:
+    """Arguments of the scripts that compare tokens/s."""
+    parser = arguments(description)
+    parser.add_argument("--side", choices=["ours", "theirs"], help="run one side only, at the first width")
+    parser.add_argument("--widths", type=int, nargs="+", default=[256, 384, 768, 1024], help="of the model")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=6, help="timed steps of a round")
+    parser.add_argument("--rounds", type=int, default=2)
+    return parser
+
+
 def rounds(script: str, sides: tuple[str, str], options: list[str], count: int) -> dict[str, dict[str, Any]]:
-    """Run both sides in turn, each in a process of its own, and keep the faster run of each: what else the machine does hits both."""
+    """Run both sides in turn, each in a process of its own, and keep the better values of each: what else the machine does hits both."""
     best: dict[str, dict[str, Any]] = {}
     for _ in range(count):
         for side in sides:
@@ -154,9 +166,48 @@ def rounds(script: str, sides: tuple[str, str], options: list[str], count: int) 
                 raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
             found = json.loads(done.stdout.splitlines()[-1])
             print(f"{side}: {found}", file=sys.stderr, flush=True)
+            cpu = max(found["tokens_per_cpu_s"], best.get(side, found)["tokens_per_cpu_s"])
             if side not in best or found["tokens_per_s"] > best[side]["tokens_per_s"]:
                 best[side] = found
+            best[side]["tokens_per_cpu_s"] = cpu
     return best
+
+
+Side = Callable[[ModelConfig], dict[str, Any]]
+
+
+def compare_widths(args: argparse.Namespace, peer: str, ours: Side, theirs: Side, options: Sequence[str] = ()) -> None:
+    """Tokens/s of both sides at every width, by wall and by processor time; or one side's numbers, for a child process."""
+    if args.side is not None:
+        config = shape(args.widths[0], args.layers)
+        print(json.dumps((ours if args.side == "ours" else theirs)(config)))
+        return
+    rows = []
+    for width in args.widths:
+        given = ["--widths", str(width), "--layers", str(args.layers), "--steps", str(args.steps), *options]
+        best = rounds(sys.argv[0], ("ours", "theirs"), given, args.rounds)
+        us, them = best["ours"], best["theirs"]
+        row = {"width": width, "ours": us["tokens_per_s"], "theirs": them["tokens_per_s"]}
+        row["ratio"] = us["tokens_per_s"] / them["tokens_per_s"]
+        row["ratio_by_cpu_time"] = us["tokens_per_cpu_s"] / them["tokens_per_cpu_s"]
+        row |= {name: us[name] for name in ("share_of_matmul_peak", "matmul_peak_gflops", "warm_up_s")}
+        row["peers_share"] = row["share_of_matmul_peak"] / row["ratio"]  # of the same peak, for the same work
+        rows.append(row)
+    if args.json:
+        print(json.dumps({"peer": peer, "layers": args.layers, "machine": machine(), "rows": rows}))
+        return
+    print(f"{ROWS} x {SEQ_LEN} tokens a step, {args.layers} layers; {machine()}\npeer: {peer}")
+    print("width   gptwright       peer   ratio   by CPU time   share of matmul peak   peer's   peak GFLOP/s")
+    for r in rows:
+        print(
+            f"{r['width']:5} {r['ours']:11,.0f} {r['theirs']:10,.0f} {r['ratio']:7.2f} {r['ratio_by_cpu_time']:13.2f} "
+            f"{r['share_of_matmul_peak']:22.2f} {r['peers_share']:8.2f} {r['matmul_peak_gflops']:14,.0f}"
+        )
+
+
+def speeds(wall_s: Sequence[float], cpu_s: Sequence[float]) -> dict[str, float]:
+    """A peer's numbers from the seconds of its timed steps."""
+    return {"tokens_per_s": ROWS * SEQ_LEN / statistics.median(wall_s), "tokens_per_cpu_s": tokens_per_cpu_s(cpu_s)}
 
 
 def tokens_per_cpu_s(cpu_s: Any) -> float:

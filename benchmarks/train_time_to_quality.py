@@ -34,7 +34,7 @@ def run_ours(data: ChitChat, config: ModelConfig, steps: int, folder: Path) -> d
     """Our loop with its defaults."""
     heldout = Heldout(data.heldout(), data.tokenizer.byte_lengths)
     settings = TrainConfig(max_steps=steps, eval_every=max(1, steps // 10))
-    result = train(config, data, settings, run_dir=folder / "ours", heldout=heldout, label="ours")
+    result = train(config, data, settings, run_dir=folder / f"ours-{steps}", heldout=heldout, label="ours")
     return {"bits_per_byte": result.heldout_bpb, "steps": steps, "tokens": result.tokens}
 
 
@@ -63,8 +63,8 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def measured_speeds(width: int, layers: int) -> tuple[float, float]:
     """Tokens/s of both sides, by the benchmark of speed."""
     script = Path(__file__).with_name("train_vs_transformers.py")
-    command = [sys.executable, str(script), "--json", "--width", str(width), "--layers", str(layers)]
-    row = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, str(script), "--json", "--widths", str(width), "--layers", str(layers)]
+    row = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["rows"][0]
     return row["ours"], row["theirs"]
 
 

@@ -3,27 +3,13 @@
 Same width, depth, vocabulary and batch (16 x 512 tokens a step). Each side runs in a process of its own, in turn.
 """
 
-import json
-import statistics
-import sys
 import time
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from train_common import (
-    ROWS,
-    SEQ_LEN,
-    VOCAB,
-    RandomRows,
-    arguments,
-    report,
-    rounds,
-    shape,
-    tokens_per_cpu_s,
-    train_ours,
-)
+from train_common import SEQ_LEN, VOCAB, RandomRows, compare_widths, speed_arguments, speeds, train_ours
 
 
 class PlainBlock(nn.Module):
@@ -90,38 +76,17 @@ def run_plain(width: int, layers: int, steps: int) -> dict[str, float]:
         loss = plain_step(model, optimizer, torch.as_tensor(batch.tokens), torch.as_tensor(batch.targets))
         seconds.append(time.perf_counter() - begin)
         cpu.append(time.process_time() - cpu_begin)
-    speed = ROWS * SEQ_LEN / statistics.median(seconds[2:])
-    return {"tokens_per_s": speed, "tokens_per_cpu_s": tokens_per_cpu_s(cpu[2:]), "loss": loss}
+    return speeds(seconds[2:], cpu[2:]) | {"loss": loss}
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--side", choices=["ours", "theirs"], help="run one side only, and print its numbers")
-    parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=6, help="timed steps of a round")
-    parser.add_argument("--rounds", type=int, default=2)
-    args = parser.parse_args()
-    if args.side == "ours":
-        print(json.dumps(train_ours(RandomRows(), shape(args.width, args.layers), args.steps)))
-    elif args.side == "theirs":
-        print(json.dumps(run_plain(args.width, args.layers, args.steps)))
-    else:
-        options = ["--width", str(args.width), "--layers", str(args.layers), "--steps", str(args.steps)]
-        best = rounds(sys.argv[0], ("ours", "theirs"), options, args.rounds)
-        ours = best["ours"]
-        report(
-            args.json,
-            f"training, {args.width} wide, {args.layers} layers",
-            ours["tokens_per_s"],
-            f"plain PyTorch {torch.__version__} GPT-2, fp32 eager",
-            best["theirs"]["tokens_per_s"],
-            "tokens/s",
-            ratio_by_cpu_time=ours["tokens_per_cpu_s"] / best["theirs"]["tokens_per_cpu_s"],
-            share_of_matmul_peak=ours["share_of_matmul_peak"],
-            matmul_peak_gflops=ours["matmul_peak_gflops"],
-            warm_up_s=ours["warm_up_s"],
-        )
+    args = speed_arguments(__doc__).parse_args()
+    compare_widths(
+        args,
+        f"plain PyTorch {torch.__version__} GPT-2, fp32 eager",
+        lambda config: train_ours(RandomRows(), config, args.steps),
+        lambda config: run_plain(config.d_model, config.n_layers, args.steps),
+    )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,6 @@
 The peer is the real Trainer with its defaults (AdamW, bf16 autocast), batch 16 x 512. Each side runs in a process of its own, in turn.
 """
 
-import json
-import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +13,7 @@ import transformers
 from torch.utils.data import Dataset
 
 from gptwright.model.config import ModelConfig
-from train_common import ROWS, SEQ_LEN, RandomRows, arguments, report, rounds, shape, tokens_per_cpu_s, train_ours
+from train_common import ROWS, RandomRows, compare_widths, speed_arguments, speeds, train_ours
 
 
 class RowsDataset(Dataset[dict[str, torch.Tensor]]):
@@ -78,10 +75,12 @@ def run_trainer(
     stop_after_s: float | None = None,
     rate: float = 1e-3,
     keep: Path | None = None,
+    options: dict[str, Any] | None = None,
 ) -> tuple[transformers.PreTrainedModel, Clock, float]:
     """The real Trainer. Returns the model, the clock of its steps and its training loss.
 
-    With a folder to ``keep`` it saves there every 50 steps, and goes on from what it finds.
+    With a folder to ``keep`` it saves there every 50 steps, and goes on from what it finds. ``options``
+    are further TrainingArguments.
     """
     transformers.set_seed(0)
     model, clock = qwen3(config), Clock(stop_after_s)
@@ -103,6 +102,7 @@ def run_trainer(
             logging_strategy="no",
             disable_tqdm=True,
             dataloader_num_workers=0,
+            **(options or {}),
         )
         trainer = transformers.Trainer(
             model=model, args=settings, train_dataset=RowsDataset(plan, steps), callbacks=[clock]
@@ -112,37 +112,20 @@ def run_trainer(
     return model, clock, loss
 
 
+def run_timed(config: ModelConfig, steps: int) -> dict[str, float]:
+    """Trainer's speed, without its first two steps."""
+    _, clock, loss = run_trainer(config, RandomRows(), steps + 2)
+    return speeds(clock.seconds[2:], clock.cpu[2:]) | {"loss": loss}
+
+
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--side", choices=["ours", "theirs"], help="run one side only, and print its numbers")
-    parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=6, help="timed steps of a round")
-    parser.add_argument("--rounds", type=int, default=2)
-    args = parser.parse_args()
-    config = shape(args.width, args.layers)
-    if args.side == "ours":
-        print(json.dumps(train_ours(RandomRows(), config, args.steps)))
-    elif args.side == "theirs":
-        _, clock, loss = run_trainer(config, RandomRows(), args.steps + 2)
-        speed = ROWS * SEQ_LEN / statistics.median(clock.seconds[2:])
-        print(json.dumps({"tokens_per_s": speed, "tokens_per_cpu_s": tokens_per_cpu_s(clock.cpu[2:]), "loss": loss}))
-    else:
-        options = ["--width", str(args.width), "--layers", str(args.layers), "--steps", str(args.steps)]
-        best = rounds(sys.argv[0], ("ours", "theirs"), options, args.rounds)
-        ours = best["ours"]
-        report(
-            args.json,
-            f"training, {args.width} wide, {args.layers} layers",
-            ours["tokens_per_s"],
-            f"transformers {transformers.__version__} Trainer, bf16",
-            best["theirs"]["tokens_per_s"],
-            "tokens/s",
-            ratio_by_cpu_time=ours["tokens_per_cpu_s"] / best["theirs"]["tokens_per_cpu_s"],
-            share_of_matmul_peak=ours["share_of_matmul_peak"],
-            matmul_peak_gflops=ours["matmul_peak_gflops"],
-            warm_up_s=ours["warm_up_s"],
-        )
+    args = speed_arguments(__doc__).parse_args()
+    compare_widths(
+        args,
+        f"transformers {transformers.__version__} Trainer, bf16",
+        lambda config: train_ours(RandomRows(), config, args.steps),
+        lambda config: run_timed(config, args.steps),
+    )
 
 
 if __name__ == "__main__":
