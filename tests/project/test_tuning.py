@@ -238,3 +238,72 @@ def test_trace_when_a_row_taught_a_chain_then_every_step_that_saw_it_is_named_an
 
 def newest(root: Path, ending: str) -> Path:
     return max((root / "work" / "runs").glob(f"*{ending}"), key=lambda path: path.stat().st_mtime)
+
+
+@pytest.mark.slow
+def test_refresh_when_fine_tuning_is_a_chain_then_every_step_is_done_again(
+    root: Path, tiny: Any, gptwright: Any
+) -> None:
+    small = 'batch_tokens = 256\ncompile = "off"\ndtype = "float32"\n'
+    toml = root / "gptwright.toml"
+    steps = CHAIN_OF_ALL[: CHAIN_OF_ALL.index('[[finetune.steps]]\nmethod = "kto"')]
+    toml.write_text(
+        toml.read_text().replace(
+            "\n[evaluate]", steps.replace("max_steps = 3\n", "max_steps = 3\n" + small) + "[evaluate]"
+        )
+    )
+    tiny.write_chats(root / "talks.jsonl", range(5))
+    ask = ("--project", str(root), "--json")
+    model = gptwright("run", *ask).ok().json["ran"][0]["artifact"]
+    gptwright("release", "promote", model, "--override", "a test", *ask).ok()
+    for seed in range(8):
+        (root / "data" / f"new-{seed}.txt").write_text(tiny.note(900 + seed), encoding="utf-8")
+    before = set((root / "work" / "runs").iterdir())
+    refreshed = gptwright("refresh", *ask).ok().json
+    runs = sorted(set((root / "work" / "runs").iterdir()) - before)
+    configs = {path.name: read_json(path / "config.json")["train"] for path in runs}
+    assert sorted(config["objective"] for config in configs.values()) == ["dpo", "pretrain", "sft"]
+    # 6 steps in all (tiny's [refresh]): 0.7 of them go on with pretraining, the steps of the chain share the rest.
+    assert sorted(config["max_steps"] for config in configs.values()) == [1, 1, 4]
+    manifest = read_json(root / "work" / "models" / refreshed["model"] / "manifest.json")
+    assert manifest["methods"] == ["sft", "dpo"]
+    assert gptwright("refresh", "--if-changed", *ask).ok().json["model"] == refreshed["model"]
+
+
+def test_data_of_fine_tuning_when_its_licence_is_not_known_then_commercial_use_is_refused_until_it_is_said(
+    root: Path, gptwright: Any
+) -> None:
+    ask = ("--project", str(root))
+    base = ("--method", "dpo", "--data", str(root / "pairs.jsonl"), *ask, "--set", "project.intent=commercial")
+    refused = gptwright("finetune", *base)
+    assert refused.code == 3
+    assert "source finetune:" in refused.err
+    assert "pairs.jsonl has no known licence" in refused.err
+    assert not list((root / "work" / "models").glob("tiny-finetune-*"))
+
+    said = ("--set", "finetune.license=CC-BY-4.0", "--set", "finetune.attribution=The Raters")
+    gptwright("finetune", *base, *said).ok()
+    rows = gptwright("data", "licenses", "--commercial", *ask, "--json").ok().json["licenses"]
+    row = next(row for row in rows if row["source"].startswith("finetune:"))
+    assert (row["license"], row["documents"], row["attribution"]) == ("CC-BY-4.0", len(QUESTIONS), ["The Raters"])
+    with Project.open(root).ledger() as ledger:
+        (file,) = [file for file in ledger.files() if file.source.startswith("finetune:")]
+    assert (file.locator, file.documents, file.raw_hash[:3]) == ("pairs.jsonl", len(QUESTIONS), "b2:")
+    out = root / "cards"
+    gptwright("compliance", "--out", str(out), *ask, "--json").ok()
+    assert "The Raters" in (out / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert "CC-BY-4.0" in (out / "DATASET_CARD.md").read_text(encoding="utf-8")
+    # A corpus that is built again does not drop what is no part of it.
+    gptwright("data", "build", *ask).ok()
+    with Project.open(root).ledger() as ledger:
+        assert any(source.name.startswith("finetune:") for source in ledger.sources())
+
+
+def test_data_of_fine_tuning_when_it_lies_in_a_source_then_has_that_sources_licence(root: Path) -> None:
+    from gptwright.project.tuned_on import tuning_sources
+
+    shutil.copy(root / "pairs.jsonl", root / "data" / "pairs.jsonl")
+    project = Project.open(root, overrides=["finetune.method=dpo", "finetune.data=data/pairs.jsonl"])
+    found, files = tuning_sources(project)
+    assert found["finetune:data/pairs.jsonl"]["license"] == "LicenseRef-own"
+    assert [file.locator for file in files["finetune:data/pairs.jsonl"]] == ["data/pairs.jsonl"]

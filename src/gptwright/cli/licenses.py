@@ -56,14 +56,16 @@ def listing(
     from gptwright.corpus.licences.policy import parse_allow
     from gptwright.corpus.licences.table import licence_table
     from gptwright.govern.policy import check_licences, terms
+    from gptwright.project.tuned_on import licence_rows
 
     project = call.project()
     if not project.has_ledger:
         raise UserError("the corpus is not built", fix="Run: gptwright data build")
     rows = licence_table(project.work / "corpus")
-    total = sum(row.bytes for row in rows)
     with project.ledger() as ledger:
         made = ledger.latest_of_stage("tokens")
+        rows += licence_rows(ledger)
+    total = sum(row.bytes for row in rows)
     size = (
         made.meta["bytes"] / max(made.meta["tokens"], 1) if made is not None else None
     )  # bytes of a token, over the whole

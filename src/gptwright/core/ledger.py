@@ -18,6 +18,8 @@ from gptwright.core.records import Artifact, Evaluation, Event, FileRow, Run, So
 
 __all__ = ["Artifact", "Evaluation", "Event", "FileRow", "Ledger", "Run", "SourceRow", "now"]
 
+TUNING = "finetune:"  # before the names of sources that are data of fine-tuning and no part of the corpus
+
 # Each entry takes the schema one version up; PRAGMA user_version counts those applied. Never edit one that was released.
 _MIGRATIONS = (
     """
@@ -202,12 +204,18 @@ class Ledger:
 
     # Sources and their files
 
-    def set_sources(self, rows: Sequence[SourceRow]) -> None:
-        """Make these the project's sources; rows of files of sources that are gone go with them."""
+    def set_sources(self, rows: Sequence[SourceRow], prefix: str = "") -> None:
+        """Make these the project's sources; rows of files of sources that are gone go with them.
+
+        Args:
+            rows: the sources.
+            prefix: TUNING for the data of fine-tuning, which are a set of their own; "" for all others.
+        """
         with self.transaction():
             keep = [row.name for row in rows]
-            marks = ",".join("?" * len(keep)) or "NULL"
-            self._db.execute(f"DELETE FROM source WHERE name NOT IN ({marks})", keep)
+            marks = ",".join("?" * len(keep))
+            alike = "LIKE" if prefix else "NOT LIKE"
+            self._db.execute(f"DELETE FROM source WHERE name NOT IN ({marks}) AND name {alike} '{TUNING}%'", keep)
             self._db.executemany(
                 """INSERT INTO source VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(name) DO UPDATE SET kind=excluded.kind, uri=excluded.uri,
                    license=excluded.license, license_source=excluded.license_source, attribution=excluded.attribution,

@@ -122,7 +122,8 @@ def _gather(root: Path, ledger: Ledger, intent: Intent, model_id: str | None) ->
     model = original(ledger, model)
     ancestors = ledger.ancestors(model.id)
     data = [a for a in ancestors if a.kind in _DATA_KINDS]
-    seen = _sources_then(data) or _sources_now(ledger)
+    tuned = [a for a in (*ancestors, model) if a.kind == "model" and a.meta.get("sources")]
+    seen = _sources_then([*data, *tuned]) or _sources_now(ledger)
     latest = {(e.suite, e.metric): e for e in ledger.evaluations(model.name) if e.model_hash == model.hash}
     facts = _Facts(
         model, _shape(root / model.path), data[-1] if data else None, ancestors, seen.rows,
@@ -305,6 +306,8 @@ def _tuning_data(facts: _Facts) -> list[tuple[str, str | None]]:
     """Files that fine-tuning read beside the corpus, each with the source that it lies in; what lies in none has no licence on record."""
     found: dict[str, str | None] = {}
     for model in (a for a in (*facts.ancestors, facts.model) if a.kind == "model" and not a.meta.get("passed_through")):
+        if model.meta.get("sources"):  # then they are among the sources, with their licence
+            continue
         config = (model.meta.get("made_from") or {}).get("config", {})
         steps = [step.get("data") for step in config.get("finetune.steps") or [] if isinstance(step, dict)]
         for place in (config.get("finetune.data"), *steps):

@@ -10,6 +10,7 @@ from gptwright.core.lock import stage_lock
 from gptwright.core.stages import StageResult
 from gptwright.govern.cards import model_card, write_cards
 from gptwright.project.models import locate
+from gptwright.project.tuned_on import note_sources
 from gptwright.release.gate import Verdict
 from gptwright.release.registry import PRODUCTION, Move
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 def release_stage(job: "Job") -> StageResult:
     """Register the model that was evaluated as a candidate. Only ``release promote`` makes it production."""
     model = job.inputs["finetune"]
+    if not model.meta.get("passed_through") and (sources := note_sources(job.project, job.ledger)):
+        job.ledger.amend(model.id, meta={"sources": sources})  # their terms may be known better by now
     verdict = register(job.project, job.ledger, model)
     lines = [str(job.inputs["evaluate"].meta.get("summary", "")), "", _verdict_text(model.name, verdict)]
     current = job.project.registry.current(PRODUCTION)

@@ -120,6 +120,15 @@ class FinetuneStep(TrainConfig):
         description="File or folder of conversations (OpenAI, ShareGPT, Alpaca, CSV); for dpo, ipo, kto a file of prompt, chosen, rejected "
         "(kto also prompt, completion, label); for grpo of prompt, answer. None: the corpus's own conversations.",
     )
+    license: str | None = Field(
+        None,
+        description="Licence of data, an SPDX expression; LicenseRef-own for your own. None: of the source in whose folder it lies, or of a "
+        "file beside it.",
+    )
+    attribution: str | None = Field(None, description="Whom to name for data.")
+    contains_personal_data: Literal["yes", "no", "unknown"] = Field(
+        "unknown", description="Whether data holds personal data. It is learnt as it stands: nothing is masked."
+    )
     documents: bool = Field(
         False,
         description="sft, lora, distill: also learn the corpus's documents as plain text, every word of them, in the same rows as the "

@@ -23,6 +23,8 @@ _INERT = {
     "device", "threads", "log_every", "checkpoint_every", "checkpoint_async", "keep_last", "keep_best", "eval_every", "compile",
     "micro_tokens", "canaries", "parallel", "activation_checkpointing", "peer_timeout", "watch_every", "on_divergence",
 }  # fmt: skip
+# Terms of [finetune] data: a release asks for them, training does not.
+_TERMS = ("license", "attribution", "contains_personal_data")
 _READ_ONLY = tuple(
     f"gptwright.corpus.{name}"
     for name in (
@@ -72,7 +74,7 @@ def stages_of(project: "Project") -> list[Stage]:
 
     def keys(section: str) -> tuple[str, ...]:
         fields = type(getattr(settings, section)).model_fields
-        return tuple(f"{section}.{name}" for name in fields if name not in _INERT)
+        return tuple(f"{section}.{name}" for name in fields if name not in (*_INERT, *_TERMS))
 
     corpus = Stage(
         "corpus",
@@ -138,7 +140,7 @@ def stages_of(project: "Project") -> list[Stage]:
         Stage(
             "release",
             ("evaluate", "finetune"),
-            ("release", "project.intent"),
+            ("release", "project.intent", *(f"finetune.{name}" for name in (*_TERMS, "data"))),
             (
                 "gptwright.release.gate",
                 "gptwright.govern.cards",

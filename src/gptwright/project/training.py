@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from gptwright.project.models import locate_base
 from gptwright.project.planning import choose_shape
 from gptwright.project.publish import publish_model
 from gptwright.project.tracking import onlookers
+from gptwright.project.tuned_on import note_sources
 from gptwright.tokens.plan import BatchPlan
 from gptwright.tokens.shards import TokenDataset
 from gptwright.tokens.slots import record_slots
@@ -116,6 +118,7 @@ def finetune(job: "Job") -> StageResult:
     from gptwright.project.tuning import tune_chain
 
     project, settings = job.project, job.project.settings.finetune
+    sources = note_sources(project, job.ledger)
     base = locate_base(project, job.ledger, job.inputs)
     chats: list[Any] | None = None
     if (first := settings.chain()[0]).method in ("sft", "lora", "distill"):
@@ -138,7 +141,8 @@ def finetune(job: "Job") -> StageResult:
         "adapter": settings.adapter,
         "methods": [step.method for step in settings.chain()],
     }
-    return publish(job, result, base.path, facts, adapter, parents=(base.artifact_id,) if base.artifact_id else ())
+    made = publish(job, result, base.path, facts, adapter, parents=(base.artifact_id,) if base.artifact_id else ())
+    return replace(made, meta={**made.meta, "sources": sources}) if sources else made
 
 
 def train_config(settings: TrainConfig, **changes: Any) -> TrainConfig:
