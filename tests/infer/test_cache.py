@@ -1,86 +1,141 @@
-"""Slots keep what they hold when they grow and when rows move, and chunked reading equals reading at once."""
+"""Pages of keys and values: leased, shared by what they hold, given back."""
 
-from collections.abc import Callable
+import random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gptwright.infer.cache import SlotCache
-from gptwright.infer.engine import fast_dtype
-from gptwright.infer.runner import Runner, fast_linear
-from gptwright.model.transformer import Transformer
+from gptwright.infer.cache import PAGE, Lease, PagedCache, pages_for
+from gptwright.model.config import ModelConfig
 
-
-def test_cache_when_it_grows_keeps_its_content(make_model: Callable[..., Transformer]) -> None:
-    cache = SlotCache(make_model().config, torch.float32)
-    for tensor in cache.layers:
-        tensor.copy_(torch.randn(tensor.shape))
-    before = [t.clone() for t in cache.layers]
-    cache.reserve(3, 90)
-    assert (cache.rows, cache.tokens) == (4, 96)  # powers of two, but never past the context
-    assert all(torch.equal(new[:1, :, :64], old) for new, old in zip(cache.layers, before, strict=True))
-    assert all(new[1:].abs().sum() == 0 for new in cache.layers)
-    size = cache.size_bytes
-    assert cache.bytes_for(4, 96) == size
-    cache.reserve(1, 1)
-    assert cache.size_bytes == size
+CONFIG = ModelConfig(n_layers=2, n_heads=4, n_kv_heads=2, d_head=16, d_model=64, seq_len=512)
+TEXT = list(range(400))
 
 
-def test_move_when_rows_change_places_copies_what_is_stored(make_model: Callable[..., Transformer]) -> None:
-    cache = SlotCache(make_model().config, torch.float32)
-    cache.reserve(3, 64)
-    cache.layers[0][2, :, :10] = 7
-    cache.move(2, 0, 10)
-    assert (cache.layers[0][0, :, :10] == 7).all()
-    assert (cache.layers[0][0, :, 10:] == 0).all()
+def make(pages: int = 20) -> PagedCache:
+    cache = PagedCache(CONFIG, torch.float32, size_bytes=0)
+    return PagedCache(CONFIG, torch.float32, size_bytes=pages * cache.page_bytes)
 
 
-@pytest.mark.parametrize("family", ["modern", "llama", "gpt2"])
-@pytest.mark.parametrize("chunks", [(40,), (1, 39), (16, 16, 8), (7, 1, 1, 31)])
-@torch.inference_mode()
-def test_logits_when_read_in_chunks_and_steps_equal_one_pass_of_the_transformer(
-    family: str, chunks: tuple[int, ...], make_model: Callable[..., Transformer]
-) -> None:
-    model = make_model(family)
-    runner = Runner(model, 264)
-    ids = torch.randint(0, 264, (1, 50), generator=torch.Generator().manual_seed(3))
-    whole = model.logits(model(ids))[0, :, :264]
-    cache = SlotCache(model.config, torch.float32)
-    cache.reserve(4, 64)
-    for tensor in cache.layers:
-        tensor.fill_(1e4)  # an unmasked position would be seen at once
-    tokens, at = ids[0].tolist(), 0
-    for length in chunks:
-        logits = runner.prefill(cache, tokens[at : at + length], row=2, start=at)
-        at += length
-        assert (logits[0] - whole[at - 1]).abs().max() < 1e-3
-    cache.move(2, 0, at)
-    cache.move(2, 1, 20)  # a second row, shorter
-    for step in range(at, 50):
-        logits = runner.decode(cache, [tokens[step], tokens[20]], [step, 20])
-        assert (logits[0] - whole[step]).abs().max() < 1e-3
-        assert (logits[1] - whole[20]).abs().max() < 1e-3
+def test_memory_when_counted_holds_to_its_limit_but_one_full_request_always_fits() -> None:
+    assert make(20).n_pages == 20
+    assert make(0).n_pages == pages_for(CONFIG.seq_len)
+    cache = make(20)
+    assert [layer.shape for layer in cache.layers] == [(4, 20 * PAGE, 16)] * 2
+    assert cache.page_bytes * 20 == sum(layer.nbytes for layer in cache.layers)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@torch.inference_mode()
-def test_packed_linear_when_in_bf16_equals_the_plain_one(bias: bool) -> None:
-    layer = torch.nn.Linear(96, 160, bias=bias).bfloat16()
-    fast = fast_linear(layer)
-    for rows in (1, 2, 8, 33):
-        x = torch.randn(rows, 1, 96).bfloat16()
-        exact = torch.nn.functional.linear(x.float(), layer.weight.float(), layer.bias.float() if bias else None)
-        assert (fast(x).float() - exact).abs().max() < 0.02
+def test_prefix_when_stored_before_is_reused_by_whole_pages() -> None:
+    cache = make()
+    first = cache.open(TEXT[:200], 250)
+    assert first is not None
+    assert first.reused == 0
+    cache.share(first, TEXT[:200])
+    second = cache.open(TEXT[:190], 250)  # the first still runs
+    assert second is not None
+    assert second.reused == 128
+    assert second.pages[:2] == first.pages[:2]
+    assert set(second.pages[2:]).isdisjoint(first.pages)
+    cache.check_integrity([first, second])
+    cache.close(first)
+    cache.close(second)
+    third = cache.open([*TEXT[:64], 9, *TEXT[65:200]], 250)
+    assert third is not None
+    assert third.reused == 64
 
 
-@pytest.mark.skipif(
-    fast_dtype() != torch.bfloat16 or torch.cpu._is_amx_tile_supported(), reason="measured on AVX512-BF16 only"
-)
-@pytest.mark.parametrize("width", [576, 1536, 2048])
-@torch.inference_mode()
-def test_packed_linear_when_rows_are_together_gives_the_bits_of_each_alone(width: int) -> None:
-    fast = fast_linear(torch.nn.Linear(width, 384, bias=False).bfloat16())
-    x = torch.randn(64, 1, width, generator=torch.Generator().manual_seed(0)).bfloat16()
-    alone = torch.cat([fast(row[None]) for row in x])
-    for rows in (2, 3, 8, 32):
-        assert all(torch.equal(fast(x[i : i + rows]), alone[i : i + rows]) for i in range(0, 64 - rows, rows))
+def test_prefix_when_it_is_the_whole_prompt_leaves_one_token_to_compute() -> None:
+    cache = make()
+    first = cache.open(TEXT[:128], 200)
+    assert first is not None
+    cache.share(first, TEXT[:128])
+    again = cache.open(TEXT[:128], 200)
+    assert again is not None
+    assert again.reused == 64
+
+
+def test_prefix_when_of_another_root_or_unit_is_not_reused() -> None:
+    cache = make()
+    first = cache.open(TEXT[:200], 250)
+    assert first is not None
+    cache.share(first, TEXT[:200])
+    other = cache.open(TEXT[:200], 250, root=1)
+    assert other is not None
+    assert other.reused == 0
+    coarse = cache.open(TEXT[:200], 250, unit=128)
+    assert coarse is not None
+    assert coarse.reused == 128
+    coarser = cache.open(TEXT[:200], 250, unit=256)
+    assert coarser is not None
+    assert coarser.reused == 0
+
+
+def test_same_beginning_when_stored_twice_is_known_once_and_goes_on_for_both() -> None:
+    cache = make()
+    a, b = cache.open(TEXT[:200], 250), cache.open(TEXT[:200], 250)
+    assert a is not None
+    assert b is not None
+    cache.share(a, TEXT[:128])
+    cache.share(b, TEXT[:192])  # its first two pages hold what a's hold, the third is new
+    cache.close(a)
+    cache.close(b)
+    cache.check_integrity([])
+    c = cache.open(TEXT[:200], 250)
+    assert c is not None
+    assert c.reused == 192
+
+
+def test_pages_when_none_is_left_are_refused_and_kept_ones_are_taken_oldest_first() -> None:
+    cache = make(8)
+    old = cache.open(TEXT[:64], 65)
+    assert old is not None
+    cache.share(old, TEXT[:64])
+    cache.close(old)
+    new = cache.open(TEXT[100:164], 65)
+    assert new is not None
+    cache.share(new, TEXT[100:164])
+    cache.close(new)
+    assert (cache.used_pages, cache.kept_pages) == (0, 2)
+    big = cache.open([7] * 10, 7 * PAGE)
+    assert big is not None
+    assert cache.open([7] * 10, 2 * PAGE) is None
+    cache.close(big)
+    assert cache.open(TEXT[:100], 128).reused == 0  # type: ignore[union-attr]
+    assert cache.open(TEXT[100:200], 128).reused == 64  # type: ignore[union-attr]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_invariants_when_requests_come_and_go_at_random_hold(seed: int) -> None:
+    rng = random.Random(seed)
+    cache = make(16)
+    running: list[tuple[Lease, list[int]]] = []
+    for _ in range(60):
+        if running and rng.random() < 0.5:
+            lease, ids = running.pop(rng.randrange(len(running)))
+            if rng.random() < 0.8:
+                cache.share(lease, ids[: rng.randint(0, len(ids))])
+            cache.close(lease)
+        else:
+            ids = [rng.randrange(2)] * 64 + [rng.randrange(2)] * rng.randint(1, 200)
+            found = cache.open(ids, len(ids) + 10, root=rng.randrange(2))
+            if found is None:
+                continue
+            running.append((found, ids))
+        cache.check_integrity([lease for lease, _ in running])
+    for lease, _ in running:
+        cache.close(lease)
+    assert cache.used_pages == 0
+    cache.clear()
+    assert cache.kept_pages == 0
+    cache.check_integrity([])
+
+
+def test_cache_when_made_takes_memory_only_as_it_is_written() -> None:
+    psutil = pytest.importorskip("psutil")
+    before = psutil.Process().memory_info().rss
+    big = PagedCache(CONFIG.model_copy(update={"seq_len": 2**17}), torch.float32, size_bytes=2**30)
+    assert sum(layer.nbytes for layer in big.layers) > 5 * 10**8
+    assert psutil.Process().memory_info().rss - before < 10**8

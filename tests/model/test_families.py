@@ -8,8 +8,9 @@ import torch
 from tests.model.families import KINDS, ids_of, saved
 
 from gptwright.core.errors import UserError
-from gptwright.infer.cache import SlotCache
-from gptwright.infer.runner import Runner
+from gptwright.infer.cache import PagedCache
+from gptwright.infer.native import NativeRunner, library
+from gptwright.infer.runner import Part, Runner
 from gptwright.model import cost
 from gptwright.model.io import load_model, save_model
 from gptwright.model.native import native
@@ -48,24 +49,31 @@ def test_directory_when_written_again_opens_in_transformers_with_the_same_logits
         assert torch.equal(reopened(ids_of()).logits, peer(ids_of()).logits)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_decoding_with_a_cache_when_compared_gives_transformers_greedy_tokens(kind: str, tmp_path: Path) -> None:
+def test_decoding_with_a_cache_when_compared_gives_transformers_greedy_tokens(
+    kind: str, compiled: bool, tmp_path: Path
+) -> None:
+    if compiled and library() is None:
+        pytest.skip("no C++ compiler")
     peer, folder = saved(kind, tmp_path / "theirs")
     model, prompt = load_model(folder), ids_of(t=17)[:1]
     theirs = peer.generate(
         prompt, max_new_tokens=16, min_new_tokens=16, do_sample=False, pad_token_id=0, output_logits=True,
         return_dict_in_generate=True,
     )  # fmt: skip
-    runner = Runner(model, 320)
-    cache = SlotCache(model.config, torch.float32)
-    cache.reserve(2, 64)
+    runner = NativeRunner(model, 320, "fp32") if compiled else Runner(model, 320)
+    cache = PagedCache(model.config, torch.float32)
     ids = prompt[0].tolist()
-    runner.prefill(cache, ids[:11], 0, 0)  # in two chunks, so that the second looks back over the first
-    logits = runner.prefill(cache, ids[11:], 0, 11)
-    for step, expected in enumerate(theirs.logits):
-        assert (logits[0] - expected[0]).abs().max() < TOLERANCE
-        ids.append(int(theirs.sequences[0, 17 + step]))
-        logits = runner.decode(cache, [ids[-1]], [len(ids) - 1])
+    lease = cache.open(ids, len(ids) + 16)
+    assert lease is not None
+    with torch.inference_mode():
+        runner.forward(cache, [Part(ids[:11], 0, lease)])  # in two pieces, so that the second looks back over the first
+        logits = runner.forward(cache, [Part(ids[11:], 11, lease)])
+        for step, expected in enumerate(theirs.logits):
+            assert (logits[0] - expected[0]).abs().max() < TOLERANCE
+            ids.append(int(theirs.sequences[0, 17 + step]))
+            logits = runner.forward(cache, [Part(ids[-1:], len(ids) - 1, lease)])
 
 
 def test_window_when_it_cuts_then_far_tokens_change_nothing(tmp_path: Path) -> None:

@@ -210,7 +210,9 @@ def test_native_when_the_cache_is_not_trusted_then_a_planted_library_is_not_load
     tmp_path.chmod(0o777)
     built: list[Path] = []
 
-    def build(compiler: str, library: Path) -> None:
+    def build(*arguments: object) -> None:
+        library = arguments[-1]
+        assert isinstance(library, Path)
         built.append(library)
         raise OSError("stop here")
 

@@ -155,9 +155,8 @@ def test_flops_when_counted_by_torch_agree(config: ModelConfig) -> None:
 
 
 def test_kv_bytes_when_a_cache_is_built_agree() -> None:
-    from gptwright.infer.cache import SlotCache
+    from gptwright.infer.cache import PagedCache
 
     config = modern(depth=4, vocab_size=512, seq_len=256)
-    cache = SlotCache(config, dtype=torch.bfloat16)
-    cache.reserve(rows=4, tokens=256)
-    assert cache.size_bytes == cost.kv_cache_bytes(config, 4 * 256, 2)
+    cache = PagedCache(config, torch.bfloat16, size_bytes=0, max_batch=1)
+    assert cache.page_bytes * 16 == cost.kv_cache_bytes(config, 4 * 256, 2)

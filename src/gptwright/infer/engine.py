@@ -5,6 +5,7 @@
 
 import atexit
 import contextlib
+import itertools
 import threading
 import time
 import weakref
@@ -15,10 +16,12 @@ from typing import Any, Literal, overload
 import torch
 
 from gptwright.core.errors import GptwrightError, UserError
+from gptwright.infer.adapters import Adapter
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.request import Piece, Request, Result
 from gptwright.infer.scheduler import Scheduler
 from gptwright.infer.scoring import TokenScore, embed, score
+from gptwright.infer.speculative import PromptLookup
 from gptwright.model.io import load_model
 from gptwright.model.lora import is_adapter, load_adapter, merge_lora, read_base
 from gptwright.model.transformer import Transformer
@@ -44,8 +47,11 @@ class Engine:
         model: put into evaluation mode.
         tokenizer: of the same directory.
         max_batch: most answers that run at once.
-        prefill_tokens: prompt tokens taken in beside each decode step.
+        prefill_tokens: most prompt tokens taken in beside a decode step.
         kv_bytes: memory for keys and values; default a quarter of the machine's.
+        weights: number format of the weights while they run; see ``infer.weights``.
+        max_gap_s: aim for the pause between two tokens of a stream while prompts enter. Seconds.
+        speculative: guess coming tokens from the text so far; answers stay the same, to the bit.
 
     Use it as a context manager, or ``close`` it.
     """
@@ -58,10 +64,22 @@ class Engine:
         max_batch: int = 32,
         prefill_tokens: int = 256,
         kv_bytes: int | None = None,
+        weights: str = "as_is",
+        max_gap_s: float = 0.1,
+        speculative: bool = True,
         path: Path | None = None,
     ) -> None:
         self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
-        self._scheduler = Scheduler(self.model, tokenizer, max_batch, prefill_tokens, kv_bytes or _quarter_of_memory())
+        self._scheduler = Scheduler(
+            self.model,
+            tokenizer,
+            max_batch,
+            prefill_tokens,
+            kv_bytes or _quarter_of_memory(),
+            weights,
+            max_gap_s,
+            PromptLookup() if speculative else None,
+        )
         self._arrived: list[Request] = []
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -81,6 +99,9 @@ class Engine:
         max_batch: int = 32,
         prefill_tokens: int = 256,
         kv_bytes: int | None = None,
+        weights: str = "as_is",
+        max_gap_s: float = 0.1,
+        speculative: bool = True,
     ) -> "Engine":
         """Open a model directory (or a LoRA adapter's: its base is opened and the adapter merged into it).
 
@@ -92,6 +113,9 @@ class Engine:
             max_batch: see the class.
             prefill_tokens: see the class.
             kv_bytes: see the class.
+            weights: see the class.
+            max_gap_s: see the class.
+            speculative: see the class.
 
         Raises:
             UserError: it is no such directory, or one that is not supported.
@@ -124,6 +148,9 @@ class Engine:
             max_batch=max_batch,
             prefill_tokens=prefill_tokens,
             kv_bytes=kv_bytes,
+            weights=weights,
+            max_gap_s=max_gap_s,
+            speculative=speculative,
             path=Path(model_dir),
         )
 
@@ -136,6 +163,8 @@ class Engine:
         *,
         timeout_s: float | None = None,
         on_piece: Callable[[Piece], None] | None = None,
+        adapter: str | None = None,
+        client: str = "",
     ) -> Request:
         """Queue a prompt; returns at once. Thread-safe.
 
@@ -145,14 +174,36 @@ class Engine:
             timeout_s: seconds from now after which it ends with finish reason "deadline".
             on_piece: receives the pieces on the engine's thread, instead of iterating over the request. When the engine fails, it gets a
                 last piece with finish reason "error" and ``result()`` raises.
+            adapter: an adapter that ``add_adapter`` loaded; None: the model itself.
+            client: whose request it is. While many wait, whoever was served least comes next.
 
         Raises:
-            UserError: the prompt is longer than the context, or holds ids that the model does not have.
+            UserError: there is no such adapter, the prompt is longer than the context, or holds ids that the model does not have.
             GptwrightError: the engine is closed.
         """
         request = self._request(prompt, config, timeout_s, on_piece)
+        if adapter is not None and adapter not in self._scheduler.adapters:
+            raise UserError(f"no adapter {adapter}", fix=f"Loaded are: {', '.join(self._scheduler.adapters) or 'none'}")
+        request.adapter, request.client = adapter, client
         self._enqueue([request])
         return request
+
+    def add_adapter(self, name: str, folder: str | Path) -> None:
+        """Load a LoRA adapter beside the model; requests name it. One of the same name is replaced without disturbing what runs.
+
+        Args:
+            name: for ``submit``.
+            folder: a PEFT directory for this model.
+
+        Raises:
+            UserError: it is none, or does not fit the model.
+        """
+        self._scheduler.add_adapter(name, Adapter.load(folder, self.model.config, next(_adapter_numbers)))
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the loaded adapters."""
+        return tuple(self._scheduler.adapters)
 
     def generate(
         self,
@@ -296,7 +347,7 @@ class Engine:
         """Requests that run and requests that wait."""
         with self._condition:
             s = self._scheduler
-            return len(s.running) + (s.entering is not None), len(s.waiting) + len(self._arrived)
+            return len(s.running) + len(s.entering), len(s.waiting) + len(self._arrived)
 
     @property
     def closed(self) -> bool:
@@ -384,12 +435,10 @@ class Engine:
             scheduler.step()
         except BaseException as error:  # one bad step must not hang every caller for ever
             scheduler.fail_all(error)
-        if not scheduler.busy and scheduler.cache.size_bytes > _IDLE_BYTES:
-            scheduler.cache.shrink()
         return True
 
 
-_IDLE_BYTES = 64 * 2**20
+_adapter_numbers = itertools.count(1)
 _open_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 

@@ -74,14 +74,20 @@ class Request:
         config: how to generate.
         deadline: ``time.monotonic()`` value at which it ends with what it has; None: never. Seconds.
         on_piece: called with each piece on the engine's thread instead of queueing it; must be quick. If it raises, the request is cancelled.
+        adapter: the adapter that answers, by its name in the engine; None: the model itself.
+        client: whose request it is; clients take turns.
+        reused_tokens: of the prompt, found in the cache. Set when it starts.
     """
 
     prompt: Sequence[int]
     config: GenerationConfig
     deadline: float | None = None
     on_piece: Callable[[Piece], None] | None = None
+    adapter: str | None = None
+    client: str = ""
     number: int = field(default_factory=lambda: next(_numbers))
     dropped_messages: int = 0
+    reused_tokens: int = 0
     submitted_at: float = field(default_factory=time.monotonic)
     first_token_at: float | None = None
     finished_at: float | None = None

@@ -1,21 +1,42 @@
-"""The forward pass of inference: the same arithmetic as ``model.transformer``, arranged for one new token a row.
+"""The forward pass of inference by PyTorch: the same arithmetic as ``model.transformer``, for one new token a sequence or a piece of a prompt.
 
-Three differences make it 2 to 4 times faster on a CPU: the query heads that share a key head are folded into the query's length, so that
-attention reads each key once (PyTorch's own grouped attention copies them); bf16 weights are packed once for oneDNN; keys and values are
-written together. Parity with the transformer is tested for every family.
+It runs where the compiled one (native.py) cannot: on GPUs, without a C++ compiler, beside odd shapes. The query heads that share a key head
+are folded into the query's length, so that attention reads each key once (PyTorch's own grouped attention copies them); bf16 weights are
+packed once for oneDNN; keys and values are written together. Parity with the transformer is tested for every family.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptwright.infer.cache import SlotCache
+from gptwright.infer.adapters import Adapter, Factors
+from gptwright.infer.cache import PAGE, Lease, PagedCache
 from gptwright.model.transformer import Block, RMSNorm, Transformer, rope_tables, rotate, window_mask
 
 Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive tokens of one sequence in a step.
+
+    Args:
+        ids: the tokens.
+        start: position of the first.
+        lease: the sequence's pages.
+        wanted: how many of the last tokens' logits are asked for.
+        adapter: as the runner's ``adapter`` made it, or None.
+    """
+
+    ids: Sequence[int]
+    start: int
+    lease: Lease
+    wanted: int = 1
+    adapter: Any = None
 
 
 def fast_linear(module: nn.Module) -> Map:
@@ -101,8 +122,12 @@ class Runner:
         vocab_size: real ids; the logits of padding rows are not computed.
     """
 
+    # Libraries' products may add up in another order for another number of rows, so prompts must always be cut at the same places.
+    exact = False
+    kind = "as they are"
+
     def __init__(self, model: Transformer, vocab_size: int) -> None:
-        self.model, self.config = model, model.config
+        self.model, self.config, self.vocab_size = model, model.config, vocab_size
         self.device, self.dtype = model.embedding.weight.device, model.embedding.weight.dtype
         self.layers = [Layer.build(block) for block in model.blocks if isinstance(block, Block)]
         self.norm = fast_norm(model.norm)
@@ -110,60 +135,81 @@ class Runner:
         head.weight = nn.Parameter(model.head_weight.detach()[:vocab_size], requires_grad=False)
         self.head = fast_linear(head)
 
-    def decode(self, cache: SlotCache, ids: list[int], lengths: list[int]) -> Tensor:
-        """One token for each of the first B rows.
+    def adapter(self, adapter: Adapter) -> list[tuple[Factors | None, ...]]:
+        """An adapter in the model's dtype, for ``Part.adapter``."""
+
+        def moved(factors: Factors | None) -> Factors | None:
+            if factors is None:
+                return None
+            down, up = (factor.to(self.device, self.dtype) for factor in factors)
+            return down, up
+
+        return [tuple(moved(factors) for factors in layer) for layer in adapter.layers]
+
+    def forward(self, cache: PagedCache, parts: Sequence[Part], threads: int | None = None) -> Tensor:
+        """Run tokens of several sequences; their keys and values are stored.
 
         Args:
-            cache: has room for position ``lengths[i]`` in row i.
-            ids: the tokens.
-            lengths: positions stored in each row before.
+            cache: holds the pages of all parts.
+            parts: what to run, each of another sequence.
+            threads: fewer or more than usual, for this call.
 
         Returns:
-            Logits (B, V) in fp32.
+            Logits (sum of ``wanted``, V) in fp32, part by part.
         """
-        n = len(ids)
-        positions = torch.tensor(lengths, device=self.device)
-        rows = torch.arange(n, device=self.device)
+        before = torch.get_num_threads()
+        if threads is not None and threads != before:
+            torch.set_num_threads(threads)
+        try:
+            singles = [part for part in parts if len(part.ids) == 1]
+            together = iter(self._decode(cache, singles) if singles else ())
+            rows = [
+                next(together)[: part.wanted] if len(part.ids) == 1 else self._prefill(cache, part) for part in parts
+            ]
+            return torch.cat(rows).float()
+        finally:
+            if threads is not None and threads != before:
+                torch.set_num_threads(before)
+
+    def _decode(self, cache: PagedCache, parts: Sequence[Part]) -> list[Tensor]:
+        """One token of each sequence, (1, V) each."""
+        n = len(parts)
+        slots = torch.tensor([_slot(part.lease, part.start) for part in parts], device=self.device)
+        positions = torch.tensor([[part.start] for part in parts], device=self.device)
         group = self.config.n_heads // self.config.n_kv_heads
-        # Rows of one length go together. Others go one by one, each over its own span: as fast as one masked call over the longest (a
-        # call takes 30 us, 8 rows at once 210), and a row's bits do not depend on how long its neighbours are.
-        parts = [slice(0, n)] if min(lengths) == max(lengths) else [slice(i, i + 1) for i in range(n)]
         window = self.config.window or self.config.seq_len
 
         def attend(store: Tensor, q_bthe: Tensor, kv_btge: Tensor) -> Tensor:
-            store[rows, :, positions] = kv_btge[:, 0]
+            store[:, slots] = kv_btge[:, 0].transpose(0, 1)
             q = q_bthe.reshape(n, -1, group, self.config.d_head)
             done = []
-            for part in parts:
-                end = lengths[part.start] + 1
-                keys, values = store[part, :, max(0, end - window) : end].chunk(2, dim=1)
-                done.append(F.scaled_dot_product_attention(q[part], keys, values))
-            return (done[0] if len(done) == 1 else torch.cat(done)).reshape(n, 1, -1)
+            # One by one, each over its own span: as fast as one masked call over the longest (a call takes 30 us, 8 rows at once 210),
+            # and a row's bits do not depend on how long its neighbours are.
+            for i, part in enumerate(parts):
+                end = part.start + 1
+                keys, values = _span(store, part.lease, max(0, end - window), end)[None].chunk(2, dim=1)
+                done.append(F.scaled_dot_product_attention(q[i : i + 1], keys, values))
+            return (done[0] if n == 1 else torch.cat(done)).reshape(n, 1, -1)
 
-        return self._forward(cache, torch.tensor(ids, device=self.device)[:, None], positions[:, None], attend)
+        ids = torch.tensor([list(part.ids) for part in parts], device=self.device)
+        adapters = [(slice(i, i + 1), part.adapter) for i, part in enumerate(parts) if part.adapter is not None]
+        logits = self._forward(cache, ids, positions, attend, adapters, 1)
+        return list(logits)
 
-    def prefill(self, cache: SlotCache, ids: list[int], row: int, start: int) -> Tensor:
-        """A chunk of one row's prompt.
-
-        Args:
-            cache: has room for it.
-            ids: the chunk.
-            row: its row.
-            start: positions stored before.
-
-        Returns:
-            Logits (1, V) in fp32 after the chunk's last token.
-        """
+    def _prefill(self, cache: PagedCache, part: Part) -> Tensor:
+        """A piece of one sequence, (wanted, V)."""
+        ids, start = part.ids, part.start
         end = start + len(ids)
         positions = torch.arange(start, end, device=self.device)
+        slots = torch.tensor([_slot(part.lease, p) for p in range(start, end)], device=self.device)
         mask = None if start == 0 else torch.arange(end, device=self.device)[None] <= positions[:, None]
         if self.config.window is not None and end > self.config.window:
             mask = window_mask(len(ids), end, self.config.window, self.device)[0, 0]
         group = self.config.n_heads // self.config.n_kv_heads
 
         def attend(store: Tensor, q_bthe: Tensor, kv_btge: Tensor) -> Tensor:
-            store[row, :, start:end] = kv_btge[0].transpose(0, 1)
-            both = store[row, :, :end]
+            store[:, slots] = kv_btge[0].transpose(0, 1)
+            both = _span(store, part.lease, 0, end)
             if group > 1:
                 both = both.repeat_interleave(group, dim=0)
             keys, values = both[None].chunk(2, dim=1)
@@ -172,10 +218,18 @@ class Runner:
             )
             return y.transpose(1, 2).reshape(1, len(ids), -1)
 
-        return self._forward(cache, torch.tensor([ids], device=self.device), positions[None], attend)
+        adapters = [] if part.adapter is None else [(slice(0, 1), part.adapter)]
+        ids_bt = torch.tensor([list(ids)], device=self.device)
+        return self._forward(cache, ids_bt, positions[None], attend, adapters, part.wanted)[0]
 
     def _forward(
-        self, cache: SlotCache, ids_bt: Tensor, positions_bt: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+        self,
+        cache: PagedCache,
+        ids_bt: Tensor,
+        positions_bt: Tensor,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        adapters: Sequence[tuple[slice, list[tuple[Factors | None, ...]]]],
+        wanted: int,
     ) -> Tensor:
         c = self.config
         b, t = ids_bt.shape
@@ -186,8 +240,17 @@ class Runner:
             x = x + F.embedding(positions_bt, self.model.positions.weight)
         else:
             rope = rope_tables(positions_bt, c.d_head, c.rope_theta, x.dtype, c.rope_scaling)
-        for layer, store in zip(self.layers, cache.layers, strict=True):
-            qkv = layer.qkv(layer.norm1(x)).view(b, t, rotated + c.n_kv_heads, c.d_head)
+        for number, (layer, store) in enumerate(zip(self.layers, cache.layers, strict=True)):
+
+            def apply(map_: Map, v: Tensor, *which: int, at: int = number) -> Tensor:
+                y = map_(v)
+                for rows, factors in adapters:
+                    for part, half in zip(which, y.chunk(len(which), dim=-1), strict=True):
+                        if (pair := factors[at][part]) is not None:
+                            half[rows] += F.linear(v[rows], pair[0]) @ pair[1]
+                return y
+
+            qkv = apply(layer.qkv, layer.norm1(x), 0).view(b, t, rotated + c.n_kv_heads, c.d_head)
             q, kv = qkv[:, :, : c.n_heads], qkv[:, :, c.n_heads :]
             if rope is not None:
                 qk = qkv[:, :, :rotated]
@@ -196,12 +259,29 @@ class Runner:
                 qk = rotate(qk, *rope)
                 q = qk[:, :, : c.n_heads]
                 kv = torch.cat([qk[:, :, c.n_heads :], qkv[:, :, rotated:]], dim=2)
-            x = x + layer.out(attend(store, q, kv))
-            y = layer.up(layer.norm2(x))
+            x = x + apply(layer.out, attend(store, q, kv), 1)
+            y = apply(layer.up, layer.norm2(x), *((2, 3) if layer.gated else (3,)))
             if layer.gated:
                 gate, up = y.chunk(2, dim=-1)
                 y = F.silu(gate) * up
             else:
                 y = F.gelu(y, approximate="tanh")
-            x = x + layer.down(y)
-        return self.head(self.norm(x[:, -1:]))[:, 0].float()
+            x = x + apply(layer.down, y, 4)
+        # `[:, t - wanted :]`: none when none is wanted
+        return self.head(self.norm(x[:, t - wanted :]))
+
+
+def _slot(lease: Lease, position: int) -> int:
+    return lease.pages[position // PAGE] * PAGE + position % PAGE
+
+
+def _span(store: Tensor, lease: Lease, begin: int, end: int) -> Tensor:
+    """Keys and values (2K, end - begin, E) of some positions: a view when their pages lie side by side, as they mostly do."""
+    pages = lease.pages[begin // PAGE : (end - 1) // PAGE + 1]
+    skip = begin % PAGE
+    if pages == list(range(pages[0], pages[0] + len(pages))):
+        first = pages[0] * PAGE + skip
+        return store[:, first : first + end - begin]
+    paged = store.view(len(store), -1, PAGE, store.shape[-1])
+    found = paged[:, torch.tensor(pages, device=store.device)].flatten(1, 2)
+    return found[:, skip : skip + end - begin]

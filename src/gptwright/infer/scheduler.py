@@ -1,25 +1,34 @@
-"""Continuous batching: requests join and leave between steps, prompts are taken in by chunks beside the running answers.
+"""Continuous batching: requests join and leave between steps, prompts are taken in by pieces beside the running answers.
 
-No threads here: ``step`` does one round and returns. Rows 0 .. n-1 of the cache hold the running answers, row n the one prompt that is
-being taken in; so a decode step is one batch over plain slices.
+No threads here: ``step`` does one round and returns. A step is one forward pass over one token of every running answer (and the tokens that
+were guessed to follow it) and as much of the entering prompts as the pause between two tokens allows.
 """
 
-import contextlib
+import math
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from gptwright.core.errors import GptwrightError
-from gptwright.infer.cache import SlotCache
+from gptwright.infer.adapters import Adapter
+from gptwright.infer.cache import PAGE, Lease, PagedCache
 from gptwright.infer.request import LENGTH, STOP, Piece, Request
-from gptwright.infer.runner import Runner
+from gptwright.infer.runner import Part
 from gptwright.infer.sampling import Sampler
+from gptwright.infer.speculative import Drafter, Pace
 from gptwright.infer.text import Decoder, TextStream
 from gptwright.infer.threads import ThreadChooser
+from gptwright.infer.weights import AnyRunner, make_runner
 from gptwright.model.transformer import Transformer
+
+# Guesses pay while a step is bound by reading the weights; with more rows the arithmetic is.
+_GUESS_ROWS = 4
+_FEWEST_PREFILL = 32  # prompt tokens a step takes in at least, or a prompt would never end beside slow answers
+_MEMORY = 0.8  # weight of the past in the estimates of time
 
 
 class TokenizerLike(Protocol):
@@ -42,6 +51,9 @@ class Answer:
         self.prompt = list(request.prompt)
         self.stored = 0  # positions in the cache
         self.pending = -1  # sampled, not yet stored
+        self.lease: Lease | None = None
+        self.adapter: Any = None
+        self.pace = Pace()
         self.text = TextStream(tokenizer.stream(), request.config.stop)
         config = request.config
         self.stop_ids = frozenset(config.stop_token_ids) | (
@@ -51,6 +63,17 @@ class Answer:
         if config.repetition_penalty != 1:
             self.seen = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
             self.seen[[i for i in self.prompt if i < tokenizer.vocab_size]] = True
+
+    @property
+    def tokens(self) -> list[int]:
+        """The prompt and what was generated."""
+        return self.prompt + self.request.ids
+
+    @property
+    def opened(self) -> Lease:
+        """The lease of an answer that was let in."""
+        assert self.lease is not None
+        return self.lease
 
     def most_tokens(self, seq_len: int) -> int:
         """Positions that it may come to need."""
@@ -90,8 +113,11 @@ class Scheduler:
         model: in evaluation mode.
         tokenizer: decodes, and says how many of the logits are real: padding rows of the embedding are never sampled.
         max_batch: most answers that run at once; others wait.
-        prefill_tokens: prompt tokens taken in beside each decode step; bounds the pause between two tokens of a stream.
+        prefill_tokens: most prompt tokens taken in beside a decode step.
         kv_bytes: memory for keys and values; a request that would pass it waits until others leave.
+        weights: see ``weights.make_runner``.
+        max_gap_s: aim for the pause between two tokens of a stream while prompts enter. Seconds.
+        drafter: guesses coming tokens; None: no guessing. Only the compiled forward pass is exact enough for it.
     """
 
     def __init__(
@@ -101,25 +127,43 @@ class Scheduler:
         max_batch: int = 32,
         prefill_tokens: int = 256,
         kv_bytes: int = 2**32,
+        weights: str = "as_is",
+        max_gap_s: float = 0.1,
+        drafter: Drafter | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.max_batch, self.prefill_tokens, self.kv_bytes = max_batch, prefill_tokens, kv_bytes
-        weight = model.embedding.weight
-        self.device = weight.device
-        self.cache = SlotCache(model.config, weight.dtype, weight.device)
-        self.seq_len = model.config.seq_len
+        self.max_batch, self.prefill_tokens, self.max_gap_s = max_batch, prefill_tokens, max_gap_s
+        self.device = model.embedding.weight.device
+        self.config, self.seq_len = model.config, model.config.seq_len
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         with torch.inference_mode():
-            self.runner = Runner(model, self.vocab_size)
+            self.runner: AnyRunner = make_runner(model, self.vocab_size, weights)
+        self.cache = PagedCache(model.config, self.runner.dtype, self.device, kv_bytes, max_batch)
+        self.drafter = drafter if self.runner.exact else None
+        # Where bits depend on how a prompt is cut, it is cut at the same places always, and stored beginnings are taken up only there.
+        self._unit = PAGE if self.runner.exact else math.lcm(PAGE, prefill_tokens)
         self.threads = ThreadChooser()
         self.waiting: deque[Answer] = deque()
         self.running: list[Answer] = []
-        self.entering: Answer | None = None
+        self.entering: list[Answer] = []
+        self.adapters: dict[str, tuple[int, Any]] = {}
+        self._served: dict[str, float] = {}  # tokens spent on each client
+        self._token_s = self._decode_s = 0.0  # estimates: a prompt token, a step without prompts
         self._sampler: tuple[tuple[int, ...], Sampler] | None = None
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins at a coming step."""
-        self.waiting.append(Answer(request, self.tokenizer))
+        if request.client not in self._served:  # a newcomer owes nothing, but has no claim on the past either
+            active = [self._served.get(a.request.client, 0.0) for a in (*self.running, *self.entering, *self.waiting)]
+            self._served[request.client] = min(active, default=0.0)
+        answer = Answer(request, self.tokenizer)
+        if request.adapter is not None:
+            answer.adapter = self.adapters[request.adapter]
+        self.waiting.append(answer)
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Let requests name an adapter. One of the same name is replaced; answers that run keep the one they began with."""
+        self.adapters[name] = (adapter.number, self.runner.adapter(adapter))
 
     @property
     def busy(self) -> bool:
@@ -128,58 +172,138 @@ class Scheduler:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """One token for every running answer, then up to ``prefill_tokens`` of prompts."""
+        """One token or more for every running answer, and a piece of the prompts that are entering."""
         self._drop_ended()
-        if self.running:
-            self._decode()
-        taken = 0
-        while self._admit():
-            assert self.entering is not None
-            # Chunks end at the same places whatever else is going on, so that an answer's bits do not depend on its neighbours.
-            size = min(self.prefill_tokens, len(self.entering.prompt) - self.entering.stored)
-            if taken and taken + size > self.prefill_tokens:
-                break
-            self._prefill(self.entering, size)
-            taken += size
+        self._admit()
+        decoding = list(self.running)
+        parts = [self._next_tokens(answer) for answer in decoding]
+        chunks = self._chunks()
+        pieces = [(answer, answer.prompt[answer.stored : answer.stored + size]) for answer, size in chunks]
+        for answer, ids in pieces:
+            last = answer.stored + len(ids) == len(answer.prompt)
+            parts.append(self._part(answer, ids, 1 if last else 0))
+        if not parts:
+            return
+        logits = self._forward(parts, len(decoding), sum(size for _, size in chunks))
+        for answer, ids in pieces:
+            answer.stored += len(ids)
+            self.cache.share(answer.opened, answer.prompt[: answer.stored])
+        begun = [answer for answer, _ in pieces if answer.stored == len(answer.prompt)]
+        finished = self._draw(decoding, begun, parts, logits)
+        for answer in begun:
+            self.entering.remove(answer)
+            self.running.append(answer)
+        for answer in finished:
+            self.running.remove(answer)
+            self._close(answer)
 
     def fail_all(self, error: BaseException) -> None:
         """End every request with an error and forget them."""
-        entering = [self.entering] if self.entering else []
-        for answer in (*self.running, *entering, *self.waiting):
-            answer.request.fail(error)
-        self.running, self.entering = [], None
+        everyone = [*self.running, *self.entering, *self.waiting]
+        self.running, self.entering = [], []
         self.waiting.clear()
-        self.cache.shrink()
+        for answer in everyone:
+            answer.request.fail(error)
+            self._close(answer, keep=False)
+        self.cache.clear()
 
-    def _decode(self) -> None:
-        lengths = [answer.stored for answer in self.running]
-        self.cache.reserve(len(self.running) + 1, max(lengths) + 1)
-        # fp32 sums in another order on another number of threads (measured: the last bits differ; bf16 agreed). Who gave a seed was promised
-        # the same answer again, so as long as such a one runs, PyTorch's own number stays.
-        seeded = any(answer.request.config.seed is not None for answer in self.running)
-        with contextlib.nullcontext() if seeded else self.threads.step(len(lengths)):
-            logits = self.runner.decode(self.cache, [answer.pending for answer in self.running], lengths)
-            for answer in self.running:
-                answer.stored += 1
-            finished = self._sample(self.running, logits)
-        for row in sorted(finished, reverse=True):
-            self._leave(row)
+    def _part(self, answer: Answer, ids: list[int], wanted: int) -> Part:
+        adapter = None if answer.adapter is None else answer.adapter[1]
+        return Part(ids, answer.stored, answer.opened, wanted, adapter)
 
-    def _prefill(self, answer: Answer, size: int) -> None:
-        """Take in a chunk of the entering prompt."""
-        chunk = answer.prompt[answer.stored : answer.stored + size]
-        row, start = len(self.running), answer.stored
-        self.cache.reserve(row + 1, start + len(chunk))
-        logits = self.runner.prefill(self.cache, chunk, row, start)
-        answer.stored += len(chunk)
-        if answer.stored == len(answer.prompt):
-            finished = self._sample([answer], logits)
-            self.entering = None  # only now: if sampling fails, ``fail_all`` must still find it
-            if not finished:
-                self.running.append(answer)
+    def _next_tokens(self, answer: Answer) -> Part:
+        """The token that was sampled last, and guesses at those to follow."""
+        guesses: list[int] = []
+        left = min(answer.request.config.max_tokens - len(answer.request.ids), self.seq_len - answer.stored) - 1
+        if self.drafter is not None and left > 0 and len(self.running) + len(self.entering) <= _GUESS_ROWS:
+            count = min(answer.pace.length(), left)
+            if count:
+                guesses = self.drafter.propose(answer.request.number, answer.tokens, count)
+        return self._part(answer, [answer.pending, *guesses], 1 + len(guesses))
 
-    def _sample(self, answers: Sequence[Answer], logits: Tensor) -> list[int]:
-        """Draw a token for each answer. Returns the rows of those that are complete."""
+    def _chunks(self) -> list[tuple[Answer, int]]:
+        """How much of which prompts to take in now."""
+        budget = self.prefill_tokens
+        if not self.runner.exact:
+            chunks, taken = [], 0
+            for answer in self.entering:
+                # Pieces end at the same places whatever else is going on, so that an answer's bits do not depend on its neighbours.
+                size = min(budget - answer.stored % budget, len(answer.prompt) - answer.stored)
+                if taken and taken + size > budget:
+                    break
+                chunks.append((answer, size))
+                taken += size
+            return chunks
+        if self.running and self._token_s:
+            spare = (self.max_gap_s - self._decode_s) / self._token_s
+            budget = max(min(_FEWEST_PREFILL, budget), min(budget, int(spare)))
+        sizes = dict.fromkeys(range(len(self.entering)), 0)
+        left = [len(answer.prompt) - answer.stored for answer in self.entering]
+        # The oldest gets a quarter at least; beyond that short ones go first, so that a question need not wait for a book.
+        if left:
+            sizes[0] = min(left[0], max(1, budget // 4))
+            budget -= sizes[0]
+        for i in sorted(range(len(left)), key=lambda i: left[i]):
+            more = min(left[i] - sizes[i], budget)
+            sizes[i] += more
+            budget -= more
+        return [(self.entering[i], size) for i, size in sizes.items() if size]
+
+    def _forward(self, parts: Sequence[Part], rows: int, prompt_tokens: int) -> Tensor:
+        seeded = any(answer.request.config.seed is not None for answer in (*self.running, *self.entering))
+        # Libraries add up in another order on another number of threads (measured in fp32: the last bits differ). Who gave a seed was promised
+        # the same answer again, so as long as such a one runs beside them, PyTorch's own number stays.
+        free = not prompt_tokens and (self.runner.exact or not seeded)
+        threads = self.threads.choose(rows) if free else None
+        start = time.perf_counter()
+        logits = self.runner.forward(self.cache, parts, threads)
+        seconds = time.perf_counter() - start
+        if threads is not None:
+            self.threads.record(rows, threads, seconds)
+        if not prompt_tokens:
+            self._decode_s = _blend(self._decode_s, seconds)
+        elif prompt_tokens >= _FEWEST_PREFILL:
+            own = seconds - (self._decode_s if rows else 0.0)
+            self._token_s = _blend(self._token_s, max(own, seconds / 4) / prompt_tokens)
+        return logits
+
+    def _draw(
+        self, decoding: Sequence[Answer], begun: Sequence[Answer], parts: Sequence[Part], logits: Tensor
+    ) -> list[Answer]:
+        """Sample for all who have logits, going on where guesses were right. Returns those that are complete."""
+        first, at = [], 0
+        for part in parts:
+            if part.wanted:
+                first.append(at)
+            at += part.wanted
+        finished: list[Answer] = []
+        active = list(zip([*decoding, *begun], first, strict=True))
+        guesses = {answer: part.ids[1:] for answer, part in zip(decoding, parts, strict=False)}
+        right = dict.fromkeys(decoding, 0)
+        for turn in range(max((part.wanted for part in parts), default=0)):
+            for answer, _ in active:
+                answer.stored += (
+                    answer in guesses
+                )  # this turn's token is in the cache: the one before, or a right guess
+            rows = [row + turn for _, row in active]
+            chosen = logits if rows == list(range(len(logits))) else logits[rows]
+            done = self._sample([answer for answer, _ in active], chosen)
+            finished += done
+            going = []
+            for answer, row in active:
+                guess = guesses.get(answer, ())
+                if turn < len(guess) and answer.pending == guess[turn] and answer not in done:
+                    right[answer] += 1
+                    going.append((answer, row))
+            active = going
+            if not active:
+                break
+        for answer in decoding:
+            answer.pace.record(len(guesses[answer]), right[answer])
+        return finished
+
+    def _sample(self, answers: Sequence[Answer], logits: Tensor) -> list[Answer]:
+        """Draw a token for each answer. Returns those that are complete."""
         members = tuple(answer.request.number for answer in answers)
         if self._sampler is None or self._sampler[0] != members:
             self._sampler = (members, Sampler([a.request.config for a in answers], self.vocab_size, self.device))
@@ -202,43 +326,47 @@ class Scheduler:
                 best = torch.log_softmax(logits[row], -1).topk(min(answer.request.config.top_logprobs, self.vocab_size))
                 top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
             if answer.accept(token, logprob, top, self.seq_len):
-                finished.append(row)
+                finished.append(answer)
         return finished
 
-    def _leave(self, row: int) -> None:
-        """Take a running answer out; the last one fills its row, and the entering prompt follows."""
-        last = len(self.running) - 1
-        moved = self.running.pop()
-        if row != last:
-            self.cache.move(last, row, moved.stored)
-            self.running[row] = moved
-        if self.entering is not None:
-            self.cache.move(last + 1, last, self.entering.stored)
+    def _close(self, answer: Answer, keep: bool = True) -> None:
+        """Give an answer's pages back; what is stored in full ones stays for others."""
+        client = answer.request.client
+        self._served[client] = self._served.get(client, 0.0) + answer.request.completion_tokens
+        if all(a.request.client != client for a in (*self.running, *self.entering, *self.waiting)):
+            self._served.pop(client, None)
+        if self.drafter is not None:
+            self.drafter.forget(answer.request.number)
+        if answer.lease is not None:
+            if keep:
+                self.cache.share(answer.lease, answer.tokens[: answer.stored])
+            self.cache.close(answer.lease)
+            answer.lease = None
 
-    def _admit(self) -> bool:
-        """Whether a prompt is entering, after letting the next one in if there is room."""
-        if self.entering is not None:
-            return True
-        if not self.waiting or len(self.running) >= self.max_batch:
-            return False
-        tokens = max(a.most_tokens(self.seq_len) for a in (*self.running, self.waiting[0]))
-        if self.running and self.cache.bytes_for(len(self.running) + 1, tokens) > self.kv_bytes:
-            return False
-        self.entering = self.waiting.popleft()
-        return True
+    def _admit(self) -> None:
+        """Let waiting requests in while there is room: whose client was served least first, and of one client in order."""
+        while self.waiting and len(self.running) + len(self.entering) < self.max_batch:
+            heads: dict[str, Answer] = {}
+            for answer in self.waiting:
+                heads.setdefault(answer.request.client, answer)
+            answer = min(heads.values(), key=lambda a: self._served.get(a.request.client, 0.0))
+            root = 0 if answer.adapter is None else answer.adapter[0]
+            lease = self.cache.open(answer.prompt, answer.most_tokens(self.seq_len), root, self._unit)
+            if lease is None:  # nobody overtakes it: a long request would never find room
+                return
+            self.waiting.remove(answer)
+            answer.lease, answer.stored = lease, lease.reused
+            answer.request.reused_tokens = lease.reused
+            self._served[answer.request.client] = self._served.get(answer.request.client, 0.0) + len(answer.prompt)
+            self.entering.append(answer)
 
     def _drop_ended(self) -> None:
         """Cancelled requests and those past their deadline."""
-        for answer in [a for a in self.waiting if a.request.ended_from_outside]:
-            answer.end(answer.request.ended_from_outside or STOP)
-            self.waiting.remove(answer)
-        if self.entering is not None and (reason := self.entering.request.ended_from_outside):
-            self.entering.end(reason)
-            self.entering = None
-        for row in range(len(self.running) - 1, -1, -1):
-            if reason := self.running[row].request.ended_from_outside:
-                self.running[row].end(reason)
-                self._leave(row)
+        for group in (self.waiting, self.entering, self.running):
+            for answer in [a for a in group if a.request.ended_from_outside]:
+                group.remove(answer)
+                answer.end(answer.request.ended_from_outside or STOP)
+                self._close(answer)
 
     def check_integrity(self) -> None:
         """Invariants between steps; for tests."""
@@ -246,6 +374,12 @@ class Scheduler:
             assert answer.stored == len(answer.prompt) + len(answer.request.ids) - 1
             assert answer.pending == answer.request.ids[-1]
             assert answer.request.finish_reason is None
-        assert len(self.running) <= self.cache.rows
-        if self.entering is not None:
-            assert self.entering.stored < len(self.entering.prompt)
+        for answer in self.entering:
+            assert answer.stored < len(answer.prompt)
+        self.cache.check_integrity([answer.opened for answer in (*self.running, *self.entering)])
+        assert all(answer.lease is None for answer in self.waiting)
+
+
+def _blend(old: float, new: float) -> float:
+    """A running estimate. The machine's noise only ever adds time, so a faster measurement is believed at once."""
+    return new if not old or new < old else _MEMORY * old + (1 - _MEMORY) * new

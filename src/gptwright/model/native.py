@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -94,6 +94,24 @@ def load() -> tuple[Native | None, str]:
 
 
 def _load() -> Native:
+    library, key = compiled([_SOURCE], _FLAGS, _ATTEMPTS)
+    return Native(library, key)
+
+
+def compiled(sources: Sequence[Path], flags: str, attempts: Sequence[str]) -> tuple[ctypes.CDLL, str]:
+    """A library compiled for this very processor, or the one that was kept from the last time.
+
+    Args:
+        sources: the first is compiled, the others are included by it.
+        flags: of every attempt.
+        attempts: further flags; the first set that the compiler takes is used.
+
+    Returns:
+        The library, and a key of all that its code depends on.
+
+    Raises:
+        OSError, SubprocessError: it cannot be built here.
+    """
     if sys.platform == "win32":
         raise OSError("they are not built on Windows")
     if os.environ.get("GPTWRIGHT_NATIVE") == "0":
@@ -101,33 +119,34 @@ def _load() -> Native:
     command = compiler()
     if command is None:
         raise OSError("no C++ compiler (g++)")
-    key = _key(command)
+    key = _key(command, sources, flags)
     with ExitStack() as stack:
         # Without a folder that nobody else can write to, one for this process: a loaded library does not need its file.
         folder = cache_dir() or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gptwright-")))
-        library = folder / f"kernels-{key}.so"
+        library = folder / f"{sources[0].stem}-{key}.so"
         if _private(library):
             try:
-                return Native(ctypes.CDLL(str(library)), key)
-            except (OSError, AttributeError):
+                return ctypes.CDLL(str(library)), key
+            except OSError:
                 library.unlink(missing_ok=True)  # damaged: built once more
-        _build(command, library)
-        return Native(ctypes.CDLL(str(library)), key)
+        _build(command, sources[0], flags, attempts, library)
+        return ctypes.CDLL(str(library)), key
 
 
-def _key(command: str) -> str:
+def _key(command: str, sources: Sequence[Path], flags: str) -> str:
     """Names a library by all that its code depends on."""
     version = subprocess.run(
         [command, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
     ).stdout
-    return b2("\0".join([_SOURCE.read_text(encoding="utf-8"), _FLAGS, version, _processor()]))[3:35]
+    texts = [source.read_text(encoding="utf-8") for source in sources]
+    return b2("\0".join([*texts, flags, version, _processor()]))[3:35]
 
 
-def _build(command: str, library: Path) -> None:
+def _build(command: str, source: Path, flags: str, attempts: Sequence[str], library: Path) -> None:
     temporary = library.with_name(f".tmp-{uuid.uuid4().hex[:8]}.so")
     try:
-        for extra in _ATTEMPTS:
-            call = [command, *_FLAGS.split(), *extra.split(), str(_SOURCE), "-o", str(temporary)]
+        for extra in attempts:
+            call = [command, *flags.split(), *extra.split(), str(source), "-o", str(temporary)]
             done = subprocess.run(call, capture_output=True, timeout=_TIMEOUT_S, check=False)
             if done.returncode == 0:
                 temporary.chmod(0o700)
@@ -135,7 +154,7 @@ def _build(command: str, library: Path) -> None:
                     os.fsync(file.fileno())
                 os.replace(temporary, library)
                 return
-        raise OSError(f"{command} refuses kernels.cpp")
+        raise OSError(f"{command} refuses {source.name}")
     finally:
         temporary.unlink(missing_ok=True)
 
