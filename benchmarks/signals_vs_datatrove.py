@@ -40,7 +40,7 @@ def ours(texts: list[str]) -> tuple[float, float]:
 
 
 def same_work(texts: list[str]) -> float:
-    """CPU seconds of the kernel alone: all signals but language and deflated size, which those filters have no use for."""
+    """CPU seconds of the kernel alone: all signals but language and compressed size, which those filters have no use for."""
     from gptwright.corpus.signals.kernel import N_COLUMNS, look_at_all
     from gptwright.corpus.signals.measure import buffers
     from gptwright.corpus.signals.room import addresses, make_room
@@ -105,7 +105,7 @@ def main() -> None:
         "unit": "MB a CPU second, one core",
         "ratio": speed / peer_speed,
         "bar": 40.0,
-        "ratio_without_language_and_deflate": total / 1e6 / (kernel_s + decide_s) / peer_speed,
+        "ratio_without_language_and_compression": total / 1e6 / (kernel_s + decide_s) / peer_speed,
         "text_mb": total / 1e6,
         "documents": len(texts),
         "peer_sample_mb": peer_bytes / 1e6,

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gptwright.core.arrays import kept_arrays
+
 Array = npt.NDArray[Any]
 
 SEPARATOR, LETTER, ALONE, DIGIT, DROPPED, SEVERAL = range(6)
@@ -65,6 +67,11 @@ def tables() -> tuple[Array, Array, Array]:
 
     Where the kind is SEVERAL, the replacement is the place in sequences of a count and so many code points.
     """
+    kinds, single, more = kept_arrays(__name__, _tables)
+    return kinds, single, more
+
+
+def _tables() -> tuple[Array, Array, Array]:
     kinds = np.zeros(TABLE, np.uint8)
     single = np.arange(TABLE, dtype=np.int32)
     more: list[int] = []

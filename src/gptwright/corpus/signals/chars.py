@@ -8,9 +8,12 @@ import string
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from gptwright.core.arrays import kept_arrays
 
 ALPHA, ALNUM, DECIMAL, DIGIT, SPACE, UPPER, LOWER, PUNCT = (1 << i for i in range(8))
 SYMBOL = 1 << 8  # datatrove's punctuation: words of nothing else are no words
@@ -61,8 +64,26 @@ def _points(ranges: str) -> npt.NDArray[np.int64]:
 
 
 @cache
+def _tables() -> tuple[npt.NDArray[Any], ...]:
+    return kept_arrays(__name__, lambda: (_flags(), _lower(_flags()), _word_classes(_flags())))
+
+
 def flags() -> npt.NDArray[np.uint32]:
     """Properties by code point, (0x110000,)."""
+    return _tables()[0]
+
+
+def lower() -> npt.NDArray[np.int32]:
+    """Small letter by code point, (0x110000,); itself where ``str.lower`` gives none or more than one."""
+    return _tables()[1]
+
+
+def word_classes() -> npt.NDArray[np.uint8]:
+    """Class for word boundaries by code point, (0x110000,)."""
+    return _tables()[2]
+
+
+def _flags() -> npt.NDArray[np.uint32]:
     table = np.zeros(0x110000, np.uint32)
     chars = list(map(chr, range(_LAST)))
     category = list(map(unicodedata.category, chars))
@@ -99,22 +120,17 @@ def flags() -> npt.NDArray[np.uint32]:
     return table
 
 
-@cache
-def lower() -> npt.NDArray[np.int32]:
-    """Small letter by code point, (0x110000,); itself where ``str.lower`` gives none or more than one."""
+def _lower(known: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
     table = np.arange(0x110000, dtype=np.int32)
-    for point in np.flatnonzero(flags() & (UPPER | TITLE)):
+    for point in np.flatnonzero(known & (UPPER | TITLE)):
         small = chr(point).lower()
         if len(small) == 1:
             table[point] = ord(small)
     return table
 
 
-@cache
-def word_classes() -> npt.NDArray[np.uint8]:
-    """Class for word boundaries by code point, (0x110000,)."""
+def _word_classes(known: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
     table = np.zeros(0x110000, np.uint8)
-    known = flags()
     category = [unicodedata.category(chr(c)) for c in range(_LAST)]
     table[known & ALPHA != 0] = LETTER
     table[:_LAST][[c in ("Mn", "Mc", "Me", "Cf") for c in category]] = EXTEND

@@ -1,6 +1,5 @@
 """From Arrow text to the table of signals, in blocks of bounded size; and the lines that a rule set would remove, as spans."""
 
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -70,8 +69,9 @@ def _compress_ratio(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64])
     view = data.data
     sizes = np.diff(offsets)
     ratio = np.ones(len(sizes), np.float32)
+    codec = pa.Codec("zstd", compression_level=1)
     for row in np.flatnonzero(sizes):
-        ratio[row] = len(zlib.compress(view[offsets[row] : offsets[row + 1]], 1)) / sizes[row]
+        ratio[row] = codec.compress(view[offsets[row] : offsets[row + 1]], asbytes=False).size / sizes[row]
     return ratio
 
 

@@ -139,7 +139,7 @@ PAGES = [
 ]
 COLUMNS = [*CHARS, *WORDS, *TOKENS, *LINES, *REPEATS, *PAGES]
 EXTRA = [
-    Column("compress_ratio", _F, "deflated size over size: low means repetition; 1 for empty texts"),
+    Column("compress_ratio", _F, "size after zstd at level 1 over size: low means repetition; 1 for empty texts"),
     Column(
         "lang",
         pa.string(),
