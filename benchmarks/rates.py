@@ -13,6 +13,9 @@ THREE = (0.005, 0.01, 0.02)
 
 RATES = {1: (0.018, 0.04, 0.004), 2: (0.0125, 0.02, 0.004)}  # best of the series before: matrices, embedding, rest
 
+# The dial at 4,096 tokens a step (train/dial.py).
+DIAL = {1: (0.018, 0.0398, 0.012), 2: (0.0119, 0.0282, 0.012), 3: (0.0093, 0.023, 0.012)}
+
 
 def _times(factor: float, matrix: float, embedding: float, other: float) -> dict[str, float]:
     rates = {"lr_matrix": matrix, "lr_embedding": embedding, "lr_other": other}
@@ -56,6 +59,14 @@ def series() -> dict[str, list[Spec]]:
         made[f"adamw-d{depth}"] = [
             Spec("adamw", depth, STEPS, train={"optimizer": "adamw", "lr_other": rate}) for rate in values
         ]
+    # The rules themselves, and the rates of before the dial, at the sweeps' length and at four times it.
+    for depth, rates in DIAL.items():
+        for steps in (STEPS, 4 * STEPS):
+            made[f"dial-d{depth}-{steps}"] = [
+                Spec("dial", depth, steps, seed=seed, train=train)
+                for seed in ((0, 1) if steps == STEPS and depth < 3 else (0,))
+                for train in (_times(1.0, *rates), {})
+            ]
     return made
 
 

@@ -26,13 +26,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, tiny: Any, gptwright: Any) 
 
 
 @pytest.fixture
-def root(tokens: Path, tmp_path: Path) -> Path:
+def root(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sweep_run, "_MORE", 0)
     shutil.copytree(tokens, tmp_path / "tiny")
     return tmp_path / "tiny"
 
 
 def sweep(gptwright: Any, root: Path, *words: str) -> Any:
-    return gptwright("pretrain", "--project", str(root), "--json", "--max-steps", "3", *words)
+    return gptwright("pretrain", "--project", str(root), "--json", "--max-steps", "2", *words)
 
 
 def test_sweep_when_run_then_curve_ledger_and_lines_for_the_file_agree(root: Path, gptwright: Any) -> None:
@@ -49,7 +50,7 @@ def test_sweep_when_run_then_curve_ledger_and_lines_for_the_file_agree(root: Pat
     again = sweep(gptwright, root, "--sweep", "lr", "--values", "0.25,1").ok()
     assert again.json["run"] == found["run"]  # finished: shown, not run
     assert "steps" not in again.err
-    text = gptwright("pretrain", "--project", str(root), "--max-steps", "3", "--sweep", "lr", "--values", "0.25,1").ok()
+    text = gptwright("pretrain", "--project", str(root), "--max-steps", "2", "--sweep", "lr", "--values", "0.25,1").ok()
     for name, value in found["settings"].items():
         assert f"  {name} = {value:g}" in text.out
     settings = [word for name, value in found["settings"].items() for word in ("--set", f"pretrain.{name}={value}")]
@@ -115,6 +116,7 @@ def test_sweep_when_the_lowest_is_at_the_end_then_looks_further(
         return Done(abs(config.clip_norm - 7.9) + 0.01 * config.seed)
 
     monkeypatch.setattr(sweep_run, "train", valley)
+    monkeypatch.setattr(sweep_run, "_MORE", 2)
     found = sweep(gptwright, root, "--sweep", "pretrain.clip_norm", "--values", "1,2").ok().json
     assert [value for value, _ in found["means"]] == [1, 2, 4, 8]
     assert found["best"] == 8
@@ -148,6 +150,21 @@ def test_sweep_when_asked_wrongly_then_one_clear_error_and_nothing_is_made(
     assert says in done.err
     assert len(done.err.strip().splitlines()) <= 2
     assert not (root / "work").exists()
+
+
+def test_sweep_when_the_project_adapts_or_runs_under_torchrun_then_says_why_not(
+    tmp_path: Path, tiny: Any, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml = tiny.toml.replace("[finetune]", '[finetune]\nbase = "open"')
+    adapts = tiny.make(tmp_path / "adapts", notes=2, chats=0, toml=toml)
+    done = gptwright("pretrain", "--project", str(adapts), "--sweep", "lr")
+    assert done.code == 2
+    assert "does not pretrain" in done.err
+    root = tiny.make(tmp_path / "tiny", notes=2, chats=0)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="without torchrun"):
+        sweep_run.sweep(Project.open(root), "lr")
 
 
 def test_known_key_when_written_with_or_without_its_section_then_is_one() -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptwright.core import launch
 from gptwright.core.errors import UserError
 from gptwright.core.files import atomic_write, read_json, write_json, writing_error
 from gptwright.core.hashing import b2_json
@@ -75,6 +76,14 @@ def sweep(
         Interrupted: stopped by Ctrl-C; the same call goes on.
     """
     key = known_key(key)
+    if launch.size() > 1:
+        raise UserError("a sweep is not distributed", where="--sweep", fix="Run it without torchrun")
+    if project.settings.finetune.base != "pretrain":
+        raise UserError(
+            "this project adapts an open model and does not pretrain",
+            where="[finetune] base",
+            fix="Sweep in a project that trains from scratch",
+        )
     _settings_of_proxies(project, key, values)  # faults of keys and values before anything is made
     project.run(["tokens"])
     with stage_lock(project.work, f"sweep {key}"), project.ledger(readonly=False) as ledger:
@@ -87,6 +96,9 @@ def sweep(
             return _report(project, folder.parent)
         run_id, continues = run_id_for(ledger, "sweep", print_)
         folder = project.work / "runs" / run_id
+        for left in (run.id for run in ledger.runs("sweep") if run.id != run_id):
+            # Of a sweep that was stopped and never went on: nobody needs these weights, which saw the text as it was then.
+            shutil.rmtree(project.work / "runs" / left / "proxies", ignore_errors=True)
         if continues:
             say(f"sweep: continuing {run_id}")
         with recorded(ledger, run_id, "sweep", {"key": print_, "sweep": key}):
