@@ -25,7 +25,9 @@ def test_kept_arrays_when_asked_again_then_made_once_and_the_same(made: list[int
     again = kept_arrays(arrays.__name__, lambda: _maker(made))
     assert len(made) == 1
     for one, other in zip(first, again, strict=True):
-        assert one.dtype == other.dtype and np.array_equal(one, other) and not other.flags.writeable
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+        assert not other.flags.writeable
 
 
 def test_kept_arrays_when_the_file_is_damaged_then_made_anew(made: list[int], tmp_path: Path) -> None:
