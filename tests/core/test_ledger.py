@@ -92,3 +92,13 @@ def test_open_when_only_reading_a_file_without_tables_then_nothing_was_made_yet(
         Ledger.open(path, readonly=True)
     with Ledger.open(path) as made:
         assert made.artifacts() == []
+
+
+def test_ledger_when_copied_then_what_is_written_to_the_copy_stays_there(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        ledger.set_setting("share", 1)
+        with Ledger.open(ledger.path, readonly=True) as kept, kept.copied() as copy:
+            copy.start_run("run", "pretrain", {})
+            copy.set_setting("share", 2)
+            assert (copy.get_setting("share"), len(copy.runs())) == (2, 1)
+        assert (ledger.get_setting("share"), ledger.runs()) == (1, [])

@@ -93,6 +93,13 @@ class Ledger:
             raise
         return cls(db, file)
 
+    def copied(self) -> Self:
+        """A copy in memory: what is written to it, nobody else sees, and it is gone at the end."""
+        db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        self._db.backup(db)
+        return type(self)(db, self.path)
+
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
