@@ -72,6 +72,7 @@ class Engine:
 
     def __init__(self, delay_s: float = 0.0, seq_len: int = 4000) -> None:
         self.tokenizer, self.seq_len, self.delay_s = Tokenizer(), seq_len, delay_s
+        self.logprob: Callable[[str], float] = lambda text: -0.5
         self.requests: list[Request] = []
         self.prompts: list[str] = []
 
@@ -119,7 +120,8 @@ class Engine:
                 time.sleep(0.005)
             request.give(Piece("", finish_reason="cancelled"))
             return
-        ids = self.tokenizer.encode(self._text(asked, request.config))
+        said = self._text(asked, request.config)
+        ids = self.tokenizer.encode(said)
         text = TextStream(StreamDecoder(self.tokenizer.token_bytes), request.config.stop)
         delay_s = 0.01 if asked.startswith("slow") else self.delay_s
         for index, token in enumerate([*ids, IM_END]):
@@ -135,7 +137,7 @@ class Engine:
             if reason is not None and not stopped:
                 shown += text.finish()[0]
             top = tuple((CONTROLS + 65 + i, -1.0 - i) for i in range(request.config.top_logprobs))
-            request.give(Piece(shown, token, -0.5, reason, top))
+            request.give(Piece(shown, token, self.logprob(said), reason, top))
             if reason is not None:
                 return
             if delay_s:

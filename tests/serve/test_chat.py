@@ -1,8 +1,6 @@
 """Chat completions with the official client, and answers as OpenAI's description of its API wants them."""
 
-import datetime
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,7 +8,6 @@ import openai
 import pytest
 
 MODEL = "demo-finetune-0123456789"
-REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference" / "openai-openapi.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -21,36 +18,6 @@ def url(shared: tuple[str, Any]) -> str:
 @pytest.fixture(scope="module")
 def client(url: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def check() -> Any:
-    """Validate an answer against a schema of OpenAI's own description."""
-    if not REFERENCE.exists():
-        pytest.skip(f"{REFERENCE} is not here")
-    rs = pytest.importorskip("jsonschema_rs")
-    import yaml
-
-    text = REFERENCE.read_text(encoding="utf-8")
-    document = _nullable(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    components = {"schemas": document["components"]["schemas"]}
-
-    def validate(name: str, value: Any) -> None:
-        schema = {"$ref": f"#/components/schemas/{name}", "components": components}
-        found = [f"{list(error.instance_path)}: {error.message}" for error in rs.iter_errors(schema, value)]
-        assert not found, found
-
-    return validate
-
-
-def _nullable(node: Any) -> Any:
-    """OpenAPI 3.0's ``nullable`` in a 3.1 document: read it as it is meant."""
-    if isinstance(node, list):
-        return [_nullable(item) for item in node]
-    if not isinstance(node, dict):
-        return node.isoformat() if isinstance(node, datetime.date) else node
-    plain = {key: _nullable(value) for key, value in node.items() if key != "nullable"}
-    return {"anyOf": [plain, {"type": "null"}]} if node.get("nullable") is True else plain
 
 
 def user(text: str) -> list[Any]:

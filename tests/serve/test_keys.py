@@ -1,8 +1,6 @@
 """Keys, and who may call at all."""
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,13 +17,6 @@ from gptwright.serve.run import check_door
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "production", "messages": [{"role": "user", "content": "a secret question"}]}
-
-
-@pytest.fixture
-def control(tmp_path: Path) -> Iterator[ControlStore]:
-    store = ControlStore.open(tmp_path / "control.sqlite")
-    yield store
-    store.close()
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -231,6 +222,14 @@ def test_feedback_when_the_value_holds_every_kind_then_types_are_kept_and_all_te
     assert [type(item) for item in kept.values()] == [bool, int, float, str, str]
 
 
-def test_feedback_when_there_is_no_store_then_it_says_so(shared: tuple[str, Any]) -> None:
-    response = httpx.post(shared[0] + "/v1/feedback", json={"model": "m", "kind": "thumb", "value": {}})
+def test_keeping_when_there_is_no_store_then_it_says_so(start: Any) -> None:
+    url, _ = start()
+    response = httpx.post(url + "/v1/feedback", json={"model": "m", "kind": "thumb", "value": {}})
     assert (response.status_code, response.json()["error"]["code"]) == (501, "no_control_store")
+    for path in ("/v1/responses/x", "/v1/files", "/v1/batches", "/v1/conversations/x"):
+        assert httpx.get(url + path).status_code == 501
+    asked = {"model": "production", "input": "hello"}
+    answer = httpx.post(url + "/v1/responses", json=asked)
+    assert (answer.status_code, answer.json()["store"]) == (200, False)
+    refused = httpx.post(url + "/v1/responses", json={**asked, "store": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "store")

@@ -1,5 +1,6 @@
 """Schemathesis sends what the served schema allows, and what it does not; no answer may be a 5xx."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
             phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),
         )
-        def check(case: Any) -> None:
+        def check(case: Any, plain: Iterator[bool] = plain) -> None:
             model = case.body.get("model") if isinstance(case.body, dict) else None
             if mode == "positive" and isinstance(model, str):
                 case.body["model"] = "production"  # any text is a valid name; only this one gets further

@@ -181,7 +181,8 @@ def install(app: FastAPI, counted: Callable[[str], None] = lambda code: None) ->
 
 
 def _validation(faults: Sequence[Mapping[str, Any]]) -> ApiError:
-    fault = faults[0]
+    # Of the alternatives of a field that were tried, the one that came furthest is what was meant.
+    fault = max((f for f in faults if f["loc"][:2] == faults[0]["loc"][:2]), key=lambda f: len(f["loc"]))
     kind, location = str(fault["type"]), list(fault["loc"])
     if kind == "json_invalid":
         detail = fault.get("ctx", {}).get("error", "not valid JSON")

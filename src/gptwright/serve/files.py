@@ -119,7 +119,7 @@ class BatchList(BaseModel):
 
 
 def add_files(app: FastAPI, backend: Backend) -> None:
-    """Add the endpoints."""
+    """Add the endpoints. What is not known is left out of answers, for OpenAI's clients know no null there."""
     stores = None
     if backend.control is not None:
         files_store = FileStore(backend.control, backend.config.files_kept)
@@ -139,7 +139,7 @@ def add_files(app: FastAPI, backend: Backend) -> None:
     def owner(request: Request) -> int | None:
         return Caller.of(request.scope).key_id
 
-    @app.post("/v1/files")
+    @app.post("/v1/files", response_model_exclude_none=True)
     async def upload(
         request: Request,
         file: Annotated[UploadFile, File()],
@@ -159,7 +159,7 @@ def add_files(app: FastAPI, backend: Backend) -> None:
         )
         return _file(row)
 
-    @app.get("/v1/files")
+    @app.get("/v1/files", response_model_exclude_none=True)
     async def list_files(
         request: Request,
         purpose: Annotated[str | None, Query(max_length=64)] = None,
@@ -178,7 +178,7 @@ def add_files(app: FastAPI, backend: Backend) -> None:
         shown = found[:limit]
         return FileList(data=shown, has_more=len(found) > limit, **_ends([row.id for row in shown]))
 
-    @app.get("/v1/files/{file_id}")
+    @app.get("/v1/files/{file_id}", response_model_exclude_none=True)
     async def get_file(file_id: str, request: Request) -> FileObject:
         return _file(await asyncio.to_thread(files().get, file_id, owner(request)))
 
@@ -201,7 +201,7 @@ def add_files(app: FastAPI, backend: Backend) -> None:
         length = {"content-length": str(row.size_bytes)}
         return StreamingResponse(chunks(), media_type="application/octet-stream", headers=length)
 
-    @app.post("/v1/batches")
+    @app.post("/v1/batches", response_model_exclude_none=True)
     async def create_batch(body: BatchRequest, request: Request) -> BatchObject:
         caller = Caller.of(request.scope)
         if caller.key is not None and not caller.key.may(body.endpoint):
@@ -215,7 +215,7 @@ def add_files(app: FastAPI, backend: Backend) -> None:
             worker.wake()
         return batch
 
-    @app.get("/v1/batches")
+    @app.get("/v1/batches", response_model_exclude_none=True)
     async def list_batches(
         request: Request, after: After = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> BatchList:
@@ -223,11 +223,11 @@ def add_files(app: FastAPI, backend: Backend) -> None:
         found = [_batch(*row) for row in rows]
         return BatchList(data=found, has_more=more, **_ends([row.id for row in found]))
 
-    @app.get("/v1/batches/{batch_id}")
+    @app.get("/v1/batches/{batch_id}", response_model_exclude_none=True)
     async def get_batch(batch_id: str, request: Request) -> BatchObject:
         return _batch(*await asyncio.to_thread(batches().get, batch_id, owner(request)))
 
-    @app.post("/v1/batches/{batch_id}/cancel")
+    @app.post("/v1/batches/{batch_id}/cancel", response_model_exclude_none=True)
     async def cancel_batch(batch_id: str, request: Request) -> BatchObject:
         batch = _batch(*await asyncio.to_thread(batches().cancel, batch_id, owner(request)))
         if (worker := getattr(app.state, "batches", None)) is not None:

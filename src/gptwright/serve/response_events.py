@@ -39,8 +39,8 @@ class Growing:
 
     def begin(self) -> Iterator[Event]:
         """The first events."""
-        yield self._event("response.created", response=self.response.model_dump())
-        yield self._event("response.in_progress", response=self.response.model_dump())
+        yield self._event("response.created", response=self.response.shape())
+        yield self._event("response.in_progress", response=self.response.shape())
 
     def take(self, part: Part) -> Iterator[Event]:
         """A piece of the answer."""
@@ -60,7 +60,7 @@ class Growing:
         for index, call in self._calls.values():
             yield from self._close_call(index, call)
         self.settle(status)
-        yield self._event(f"response.{status}", response=self.response.model_dump())
+        yield self._event(f"response.{status}", response=self.response.shape())
 
     def fail(self, error: ApiError) -> Iterator[Event]:
         """The answer broke off."""
@@ -69,7 +69,7 @@ class Growing:
             "message": error.message,
         }
         self.settle("failed")
-        yield self._event("response.failed", response=self.response.model_dump())
+        yield self._event("response.failed", response=self.response.shape())
 
     def settle(self, status: Any) -> None:
         """Write the end into the object."""

@@ -247,6 +247,10 @@ class ResponseObject(BaseModel):
     usage: ResponseUsage | None = None
     metadata: dict[str, str]
 
+    def shape(self) -> dict[str, Any]:
+        """As it is sent: while nothing is counted there is no usage, for OpenAI's clients know no null there."""
+        return self.model_dump(exclude=None if self.usage is not None else {"usage"})
+
 
 class ItemList(BaseModel):
     """Items, a page of them."""

@@ -136,7 +136,7 @@ class _Run:
         finally:
             self.speech.close()
         await self._keep()
-        return JSONResponse(self.growing.response.model_dump(), headers=self.headers)
+        return JSONResponse(self.growing.response.shape(), headers=self.headers)
 
     async def streamed(self) -> Response:
         first, parts = await begun(self.speech)
@@ -170,7 +170,7 @@ class _Run:
         if self.store is None or not (self.growing.response.store or thread_id):
             return
         await asyncio.to_thread(
-            self.store.keep, self.growing.response.model_dump(), stored_items(self.body.items), thread_id
+            self.store.keep, self.growing.response.shape(), stored_items(self.body.items), thread_id
         )
 
 
