@@ -4,7 +4,15 @@
 fits the dial's rules and prints their regret against each size's own best.
 """
 
-from proxy import Spec, Text, arguments, run_all
+import math
+
+import numpy as np
+
+from gptwright.model.presets import modern
+from gptwright.train.config import TrainConfig
+from gptwright.train.dial import dial
+from gptwright.train.sweep import Trial, verdict
+from proxy import SEQ_LEN, Spec, Text, arguments, known, run_all
 
 STEPS = 128
 FIVE = (0.0025, 0.005, 0.01, 0.02, 0.04)
@@ -67,12 +75,60 @@ def series() -> dict[str, list[Spec]]:
                 for seed in ((0, 1) if steps == STEPS and depth < 3 else (0,))
                 for train in (_times(1.0, *rates), {})
             ]
+    # Whether the gain of an untied head (ablations.py) lasts for four times the tokens.
+    made["untied-d2"] = [Spec("untied", 2, 4 * STEPS, train=_times(1.0, *DIAL[2]), model={"tie_embeddings": False})]
     return made
 
 
+def fit(rows: list[dict]) -> str:
+    """Each size's best rate, the power of the width that fits them, the dial's value and what it loses against the best one measured."""
+    lines = ["| setting | width | best, by a parabola | dial | loses |", "|---|---|---|---|---|"]
+    usual = TrainConfig(max_steps=1).model_dump()
+    for key in ("lr_matrix", "lr_embedding", "lr_other", "adamw"):
+        setting, found = "lr_other" if key == "adamw" else key, {}
+        for depth in (1, 2, 3, 4):
+            curve = {}
+            for row in rows:
+                moved = {name: value for name, value in row["train"].items() if value != usual[name]}
+                optimizer = moved.pop("optimizer", "muon")
+                if (
+                    (row["depth"], row["steps"], row["rows"], row["width"], row["seed"]) == (depth, STEPS, 16, 0, 0)
+                    and row["bpb"] is not None
+                    and (optimizer == "adamw") == (key == "adamw")
+                    and set(moved) <= {setting}
+                ):
+                    curve[row["train"].get(setting, usual[setting])] = row["bpb"]
+            if len(curve) < 3:
+                continue
+            best = float(verdict([Trial(value, 0, loss) for value, loss in curve.items()]).best)
+            shape = modern(depth=depth, vocab_size=4096, seq_len=SEQ_LEN)
+            chosen = dial(shape, "adamw" if key == "adamw" else "muon", batch_tokens=16 * SEQ_LEN)
+            value = getattr(chosen, setting)
+            found[64 * depth] = best
+            ends = "" if min(curve) < best < max(curve) else " or beyond"
+            lines.append(
+                f"| {key} | {64 * depth} | {best:.3g}{ends} | {value:g} | {_at(curve, value) - min(curve.values()):.4f} |"
+            )
+        if len(found) > 1:
+            power, scale = np.polyfit(np.log(np.array(list(found)) / 192), np.log(list(found.values())), 1)
+            lines.append(f"| {key} | all | {math.exp(scale):.3g} (width / 192)^{power:.2f} | | |")
+    return "\n".join(lines)
+
+
+def _at(curve: dict[float, float], value: float) -> float:
+    """The loss at a value, on straight lines over its logarithm, which lie above the curve between its points."""
+    known = sorted(curve)
+    return float(np.interp(math.log(value), np.log(known), [curve[v] for v in known]))
+
+
 def main() -> None:
-    """Run what is missing."""
-    args = arguments(__doc__, "benchmarks/rates.jsonl").parse_args()
+    """Run what is missing, or fit what is there."""
+    parser = arguments(__doc__, "benchmarks/rates.jsonl")
+    parser.add_argument("--fit", action="store_true", help="print the fit and run nothing")
+    args = parser.parse_args()
+    if args.fit:
+        print(fit(list(known(args.out).values())))
+        return
     text = Text(args.project)
     wanted = series()
     run_all([spec for name in args.series or wanted for spec in wanted[name]], text, args.out, args.seconds)

@@ -1,0 +1,57 @@
+"""A project's run takes what the dial says where its file is silent, and a size of GPT-3 brings the paper's context."""
+
+from pathlib import Path
+
+import pytest
+
+from gptwright.core.files import read_json
+from gptwright.model.config import ModelConfig
+from gptwright.project.planning import fixed_shape
+from gptwright.project.settings import FinetuneSettings, ModelSettings, PretrainSettings
+from gptwright.project.training import tokens_ahead, train_config
+from gptwright.train.config import TrainConfig
+from gptwright.train.dial import dial
+
+
+def test_pretrain_when_rates_are_left_out_then_the_run_has_the_dials(finished: Path) -> None:
+    kept = read_json(next((finished / "work" / "runs").glob("*/shape.json")))
+    shape, train = ModelConfig.model_validate(kept["model"]), kept["train"]
+    assert train["batch_tokens"] == 256  # set in the file
+    expected = dial(shape, batch_tokens=256)
+    assert (train["lr_matrix"], train["lr_embedding"], train["lr_other"]) == (
+        expected.lr_matrix,
+        expected.lr_embedding,
+        expected.lr_other,
+    )
+
+
+def test_train_config_when_read_from_a_section_then_knows_what_was_set_by_hand() -> None:
+    left = train_config(PretrainSettings.model_validate({"max_steps": 3}))
+    assert left.model_fields_set == {"max_steps"}
+    given = train_config(PretrainSettings.model_validate({"max_steps": 3, "lr_matrix": 0.01, "batch_tokens": None}))
+    assert given.model_fields_set == {"max_steps", "lr_matrix"}
+    tuned = train_config(FinetuneSettings.model_validate({"max_steps": 3}))
+    assert {
+        "lr_matrix",
+        "lr_embedding",
+        "lr_other",
+        "weight_decay",
+    } <= tuned.model_fields_set  # fine-tuning has its own
+
+
+@pytest.mark.parametrize(("given", "seq_len"), [({}, 2048), ({"seq_len": 256}, 256), ({"seq_len": 512}, 512)])
+def test_shape_when_a_size_of_gpt3_then_has_the_papers_context_unless_one_is_set(
+    given: dict[str, int], seq_len: int
+) -> None:
+    shape = fixed_shape(ModelSettings.model_validate({"preset": "gpt3-125m", **given}), 4096)
+    assert shape is not None
+    assert (shape.n_layers, shape.d_model, shape.seq_len) == (12, 768, seq_len)
+
+
+def test_tokens_ahead_when_a_time_is_given_then_are_estimated_and_steps_or_a_batch_need_none() -> None:
+    shape = ModelConfig(vocab_size=256, n_layers=1, d_model=64, n_heads=1, n_kv_heads=1, d_ff=64, seq_len=64)
+    minute = tokens_ahead(shape, TrainConfig(max_time=60, dtype="float32"))
+    assert minute is not None
+    assert minute > 1e4
+    assert tokens_ahead(shape, TrainConfig(max_steps=5)) is None
+    assert tokens_ahead(shape, TrainConfig(max_time=60, batch_tokens=512)) is None
