@@ -111,18 +111,17 @@ def honoured(data: Mapping[str, Any], unsupported: frozenset[str]) -> dict[str, 
 
 def deeper_than(data: Any, limit: int) -> bool:
     """Whether lists and objects lie within each other more than ``limit`` times."""
-    level = [data]
-    for _ in range(limit + 1):
+    level = [data] if isinstance(data, dict | list) else []
+    for _ in range(limit):
         level = [
             item
             for value in level
-            if isinstance(value, dict | list)
             for item in (value.values() if isinstance(value, dict) else value)
             if isinstance(item, dict | list)
         ]
         if not level:
             return False
-    return True
+    return bool(level)
 
 
 def broken_text(data: Any) -> str | None:

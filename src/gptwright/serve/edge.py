@@ -29,6 +29,7 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 """What answers without a key: orchestrators must be able to look."""
 
 _API = re.compile(r"/(v1|tokenize|detokenize|tokenizer_info|metrics|openapi\.json)(/|$)")
+_LARGEST_HEAD = 64 * 1024
 _PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; "
@@ -117,6 +118,8 @@ class Edge:
                 raise ApiError(503, "The server is stopping.", code="stopping", headers={"Retry-After": "5"})
             caller.account = await self.backend.accounts.of(caller.key)
             caller.account.take_request()
+        if sum(len(name) + len(value) for name, value in headers.raw) > _LARGEST_HEAD:
+            raise ApiError(431, "The headers are too large.", code="headers_too_large", headers={"Connection": "close"})
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._largest(scope):
             raise self._too_large(self._largest(scope))

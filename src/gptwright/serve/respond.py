@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -197,7 +198,8 @@ class Responder:
 
     def headers(self) -> dict[str, str]:
         """Which model answered, and what was left out."""
-        headers = {"X-Gptwright-Model": self.answer.model.encode("ascii", "replace").decode()}
+        # Names of models come from folders and providers: nothing in them may end a header.
+        headers = {"X-Gptwright-Model": re.sub(r"[^\x20-\x7e]", "?", self.answer.model)}
         return {**headers, "X-Gptwright-Dropped-Messages": str(self.answer.dropped)} if self.answer.dropped else headers
 
     def _usage(self) -> shapes.TokenUsage:
