@@ -1,12 +1,15 @@
 """The probe against the machine it runs on."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gptwright.plan import probe as module
-from gptwright.plan.probe import bf16_kind, cores, cpu_name, memory, probe
+from gptwright.plan.measure import _summary
+from gptwright.plan.probe import Machine, bf16_kind, cores, cpu_name, memory, probe
 
 
 @pytest.fixture
@@ -77,3 +80,26 @@ def test_probe_for_a_second_then_measures_positive_rates_of_growing_widths(tmp_p
     assert all(rate.flops < 4 * max(machine.matmul_fp32, machine.matmul_bf16) for rate in machine.rates)
     if machine.dtype == "bfloat16" and machine.device == "cpu":
         assert machine.bf16 != "none"
+    assert machine.slowdown >= 1
+    if machine.device == "cpu":
+        # A core's processor time and the whole machine's speed belong together, whatever else runs.
+        for rate in machine.rates:
+            assert 0.5 * rate.flops <= machine.threads * rate.cpu_flops <= 8 * rate.flops
+    assert machine.decode is not None
+    assert machine.decode.one > 0
+    assert machine.decode.eight > machine.decode.one / 2
+    assert Machine.from_json(json.loads(json.dumps(machine.to_json()))) == machine
+
+
+def test_step_summary_when_other_programs_run_then_speed_alone_and_the_slowdown_are_told_apart():
+    quiet = [(1.0, 1.9, 0.1, 0.19)] * 5
+    chosen = SimpleNamespace(device="cpu", threads=2)
+    alone = _summary(quiet, chosen, 1000)
+    assert alone.gradient_s == pytest.approx(1.0)
+    assert alone.slowdown == pytest.approx(1.0)
+    busy = _summary([(3.0, 1.9, 0.3, 0.19)] * 5, chosen, 1000)
+    assert busy.gradient_s == pytest.approx(1.0)  # from processor time: half of it on each core
+    assert busy.gradient_cpu_s == alone.gradient_cpu_s
+    assert 2.5 < busy.slowdown < 3.1
+    card = _summary(quiet, SimpleNamespace(device="cuda", threads=2), 1000)
+    assert (card.gradient_s, card.gradient_cpu_s, card.slowdown) == (1.0, 0.0, 1.0)

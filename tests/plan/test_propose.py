@@ -195,6 +195,9 @@ def test_learn_when_runs_are_odd_or_partly_known_then_medians_and_what_is_known(
     assert found.speed == pytest.approx(0.805, abs=0.02)
     assert (found.memory, found.ratios) == (0.0, ())
     assert learn([]) == Learnt()
+    law, size = Law.load(), {"params": 1e6, "tokens": 2e6, "unique_tokens": 1e6}
+    old = {**compare({"bits_per_byte": 9.0}, {"bits_per_byte": 1.1 * law(1e6, 2e6, 1e6)}), **size}
+    assert learn([old], law).ratios == (pytest.approx(1.1),)  # the law of today, not the one that said 9
     assert compare({"memory": None, "tokens_per_s": 0.0}, {"memory": 5.0, "tokens_per_s": 5.0}) == {}
 
 

@@ -49,20 +49,31 @@ def compare(forecast: Mapping[str, float | None], fact: Mapping[str, float | Non
     return rows
 
 
-def learn(compared: Sequence[Mapping[str, Any]]) -> Learnt:
-    """Corrections from comparisons, oldest first, as ``compare`` made them."""
+def learn(compared: Sequence[Mapping[str, Any]], law: Law | None = None) -> Learnt:
+    """Corrections from comparisons, oldest first, as ``compare`` made them.
+
+    Args:
+        compared: with ``params``, ``tokens`` and ``unique_tokens`` beside them, the loss is compared with the law of today.
+        law: None: the ratios as they stand.
+    """
     latest = [row for row in compared if any(kind in row for kind in KINDS)][-_LATEST:]
-
-    def ratios(kind: str) -> list[float]:
-        found = [float(row[kind]["ratio"]) for row in latest if kind in row]
-        return [ratio for ratio in found if math.isfinite(ratio) and ratio > 0]
-
+    speed = [float(row["tokens_per_s"]["ratio"]) for row in latest if "tokens_per_s" in row]
+    memory = [row["memory"]["fact"] - row["memory"]["forecast"] for row in latest if "memory" in row]
     return Learnt(
         runs=len(latest),
-        speed=_factor(ratios("tokens_per_s")),
-        memory=_median([row["memory"]["fact"] - row["memory"]["forecast"] for row in latest if "memory" in row]),
-        ratios=tuple(ratios("bits_per_byte")),
+        speed=_factor([ratio for ratio in speed if math.isfinite(ratio) and ratio > 0]),
+        memory=_median(memory),
+        ratios=tuple(_ratio(row, law) for row in latest if "bits_per_byte" in row),
     )
+
+
+def _ratio(row: Mapping[str, Any], law: Law | None) -> float:
+    """Fact over forecast of bits per byte. The law may have been fitted anew since the run was compared."""
+    size = [row.get(name) for name in ("params", "tokens", "unique_tokens")]
+    if law is None or not all(size):
+        return float(row["bits_per_byte"]["ratio"])
+    params, tokens, unique = (float(value or 0) for value in size)
+    return float(row["bits_per_byte"]["fact"]) / law(params, tokens, unique)
 
 
 def _median(values: Sequence[float]) -> float:

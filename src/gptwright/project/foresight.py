@@ -55,7 +55,8 @@ def learnt(project: "Project") -> Learnt:
 
 def learnt_from(ledger: Ledger) -> Learnt:
     """The same from an open ledger."""
-    return learn([event.data for run in ledger.runs("pretrain") for event in ledger.events(run.id, CHECKED)])
+    rows = [event.data for run in ledger.runs("pretrain") for event in ledger.events(run.id, CHECKED)]
+    return learn(rows, Law.load() if rows else None)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Foresight:
         known = self.ledger.events(self.folder.name, CHECKED)
         if known:
             return dict(known[-1].data)
-        made = {**rows, "tokens": result.tokens, "seconds": result.seconds}
+        size = {"params": params(self.shape), "tokens": result.tokens, "unique_tokens": self.unique}
+        made = {**rows, **size, "seconds": result.seconds}
         self.ledger.add_event(self.folder.name, CHECKED, made)
         write_json(self.folder / _FILE, {**self.said, "compared": made})
         if rows:
