@@ -99,7 +99,7 @@ class TrainConfig(Config):
     watch_every: Count | None = Field(
         None,
         gt=0,
-        description="Steps between measurements of each layer's gradient, weights and update. None: 200 a run, every 10 at most. Steps.",
+        description="Steps between measurements of each layer's gradient, weights and update. None: 200 a run, at least 25 apart. Steps.",
     )
     on_divergence: Literal["stop", "tell"] = Field(
         "stop", description="A run whose loss rose far above what it was, and stays there: say why and stop, or go on."

@@ -24,7 +24,7 @@ from gptwright.train.run import RunFolder
 from gptwright.train.spikes import Detector, Spike
 from gptwright.train.stepper import Stepper, StepResult
 
-_FEWEST_STEPS = 10  # between measurements of layers
+_FEWEST_STEPS = 25  # between measurements of layers
 _A_RUN = 200  # of them
 _FIRST = (0, 1, 3, 7)
 _MOST_EXPLAINED = 20  # a run; further spikes are only said
