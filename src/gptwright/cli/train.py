@@ -223,7 +223,7 @@ def runs_list(call: Call) -> Answer:
 
 
 def runs_show(call: Call, run: Annotated[str, typer.Argument(help="Run id.")]) -> Answer:
-    """Show a run: its curve and what it decided."""
+    """Show a run: its curves, what it decided, and why a step was unlike the others; a page has all curves."""
     from gptwright.project.runs import show_run
 
     data, text = show_run(call.project(), run)
@@ -233,7 +233,7 @@ def runs_show(call: Call, run: Annotated[str, typer.Argument(help="Run id.")]) -
 def runs_compare(
     call: Call, a: Annotated[str, typer.Argument(help="Run id.")], b: Annotated[str, typer.Argument(help="Run id.")]
 ) -> Answer:
-    """Compare two runs: settings that differ, and the ends of their curves."""
+    """Compare two runs: curves over each other, settings that differ, and results; a page has all curves."""
     from gptwright.project.runs import compare_runs
 
     data, text = compare_runs(call.project(), a, b)
