@@ -166,7 +166,7 @@ class Processes(World):
         self.rank, self.size = rank, size
         self.store = dist.distributed_c10d.PrefixStore("gptwright", store)
         self.told = 0
-        self.connected = False
+        self.connected = self.ours = False
 
     def connect(self, device: str, timeout_s: float) -> None:
         """See ``World``. Who is silent for ``timeout_s`` counts as lost."""
@@ -182,6 +182,7 @@ class Processes(World):
         if not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
             dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=timeout)
+            self.ours = True
         self.talk, self.disk, self.connected = Talk(timeout), Talk(timeout), True
 
     def sums(self, *values: float) -> tuple[float, ...]:
@@ -252,9 +253,9 @@ class Processes(World):
                     time.sleep(_POLL_S)
             else:
                 self.store.add("left", 1)
-        if self.connected:
+        if self.ours:
             dist.destroy_process_group()
-            self.connected = False
+            self.ours = self.connected = False
 
     def lost(self, error: BaseException) -> bool:
         """See ``World``. gloo names itself in its errors, whose type is a plain one."""
