@@ -4,6 +4,7 @@ Run as a script it is a server: ``python fakes.py [--studio] [--port N]``.
 """
 
 import argparse
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--state", help="SQLite file of the control store; with it keys are required")
+    parser.add_argument("--config", default="{}", help="further settings of [serve], as JSON")
     arguments = parser.parse_args()
 
     from gptwright.core.control import ControlStore
@@ -198,7 +200,8 @@ def main() -> None:
     if arguments.studio:
         from gptwright.studio.mount import mount as mount
     control = ControlStore.open(arguments.state) if arguments.state else None
-    config = ServeConfig(port=arguments.port, require_key=control is not None)
+    more = json.loads(arguments.config)
+    config = ServeConfig.model_validate({"port": arguments.port, "require_key": control is not None, **more})
     app = create_app(Models(Engine(arguments.delay)), config=config, control=control, mount=mount)
     serve(app, config, control=control, on_start=lambda url: print(url, flush=True))
     print("stopped", flush=True)

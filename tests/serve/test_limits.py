@@ -108,7 +108,7 @@ def test_tokens_when_too_many_are_asked_for_then_429_and_what_was_not_used_comes
 ) -> None:
     url, _ = start(config=ServeConfig(require_key=True), control=control)
     headers = bearer(control, limits=Limits(tokens_per_minute=1000))
-    ask = {**BODY, "max_tokens": 900}  # reserved 900 and more, used about 30
+    ask = {**BODY, "max_tokens": 800}  # reserved 800 and more, used about 30
     codes = [httpx.post(url + CHAT, json=ask, headers=headers).status_code for _ in range(3)]
     assert codes == [200, 200, 200]
     with httpx.stream(
@@ -184,7 +184,7 @@ def test_scopes_when_a_key_has_some_then_only_those_paths_open(
         if response.status_code == 403:
             assert response.json()["error"]["code"] == "scope_missing"
     assert found == allowed
-    assert httpx.get(url + "/openapi.json", headers=headers).status_code == 200
+    assert httpx.get(url + "/openapi.json", headers=headers, timeout=120).status_code == 200
 
 
 def test_scope_of_when_a_path_only_begins_alike_then_it_is_not_that_scope() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,9 +11,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from gptwright.core.errors import GptwrightError, UserError
+
+log = logging.getLogger("gptwright.serve")
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -165,6 +169,11 @@ def install(app: FastAPI, counted: Callable[[str], None] = lambda code: None) ->
         assert isinstance(error, ValidationError)
         return respond(request, _validation(error.errors()))
 
+    async def away(request: Request, error: Exception) -> Response:
+        log.error("the control store did not answer", exc_info=error)
+        headers = {"Retry-After": "5"}
+        return respond(request, ApiError(503, "The control store is away.", code="database_away", headers=headers))
+
     async def gone(_request: Request, _error: Exception) -> Response:
         return Response(status_code=499)
 
@@ -172,6 +181,7 @@ def install(app: FastAPI, counted: Callable[[str], None] = lambda code: None) ->
         return respond(request, ApiError(500, "The server failed; its log says why.", code="internal_error"))
 
     app.add_exception_handler(ClientGoneError, gone)
+    app.add_exception_handler(OperationalError, away)
     app.add_exception_handler(ValidationError, inner)  # a request put into the terms of another
     app.add_exception_handler(ApiError, api)
     app.add_exception_handler(UserError, user)
