@@ -103,7 +103,8 @@ def _probe(stepper: Stepper, plan: Plan, heldout: Heldout | None, updates: int) 
     if heldout is not None and heldout.batches:
         begin = time.perf_counter()
         stepper.evaluate(heldout.batches[0])
-        eval_s = (time.perf_counter() - begin) * len(heldout.batches)
+        rows = [len(batch.tokens) for batch in heldout.batches]  # a source's last batch may have fewer
+        eval_s = (time.perf_counter() - begin) * sum(rows) / rows[0]
     stepper.load(*saved)
     return sorted(timed[1:])[_PROBE_STEPS // 2], eval_s
 
