@@ -193,6 +193,7 @@ max_steps = 3
 [evaluate]"""
 
 
+@pytest.mark.slow
 def test_trace_when_a_row_taught_a_chain_then_every_step_that_saw_it_is_named_and_forget_reaches_them(
     root: Path, tiny: Any, gptwright: Any
 ) -> None:
