@@ -70,9 +70,11 @@ class Callback:
 
     Attributes:
         key: names its state in the checkpoint; "" when it has none.
+        reads_model: whether it computes with the model, which a process that holds only a part of it cannot.
     """
 
     key = ""
+    reads_model = False
 
     def begin(self, run: RunView) -> None:
         """Before the first step of this process; ``load`` was called before, if there was a state."""
@@ -115,6 +117,12 @@ class Callbacks:
         keys = [one.key for one in self.all if one.key]
         if len(keys) != len(set(keys)):
             raise ValueError(f"two callbacks with one key: {', '.join(sorted(keys))}")
+
+    def without_model(self) -> int:
+        """Leave out those that compute with the model. Returns how many."""
+        kept = [one for one in self.all if not one.reads_model]
+        dropped, self.all = len(self.all) - len(kept), kept
+        return dropped
 
     def begin(self, run: RunView) -> None:
         """See ``Callback``."""
@@ -222,6 +230,7 @@ class Samples(Callback):
     every: int
     show: Callable[[str], None] = print
     run: RunView | None = field(default=None, init=False)
+    reads_model = True
 
     def begin(self, run: RunView) -> None:
         """See ``Callback``; samples of steps that are taken again are dropped."""

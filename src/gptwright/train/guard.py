@@ -69,7 +69,9 @@ def _first_bad_layer(stepper: Stepper, rows: Rows) -> str:
         if not seen and torch.isfinite(loss):
             loss.backward()  # type: ignore[no-untyped-call]
             bad = [
-                name for name, p in stepper.params.items() if p.grad is not None and not torch.isfinite(p.grad).all()
+                name
+                for name, p in stepper.params.items()
+                if p.grad is not None and not torch.isfinite(held(p.grad)).all()
             ]
             return f"the gradient of {bad[-1].removesuffix('.weight')}" if bad else ""
         return seen[0] if seen else "the loss itself"

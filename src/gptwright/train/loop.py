@@ -21,7 +21,7 @@ from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.files import read_json, remove_leftovers
 from gptwright.core.interrupt import StopFlag, stop_on_signals
 from gptwright.core.ledger import Ledger
-from gptwright.core.progress import Bar, clock, progress, say, short, silenced
+from gptwright.core.progress import Bar, progress, say, silenced
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token
 from gptwright.model.transformer import Transformer
@@ -31,7 +31,7 @@ from gptwright.train.checkpoint import Checkpoint, latest_checkpoint, load_check
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Batch, Heldout, Plan
 from gptwright.train.distributed import PeerLost, World, launched
-from gptwright.train.metrics import Metrics, read_metrics
+from gptwright.train.metrics import Metrics, progress_line, read_metrics
 from gptwright.train.objectives import Objective
 from gptwright.train.parallel import begun, choose_machine, decided, make_stepper
 from gptwright.train.plot import text_plot
@@ -185,6 +185,8 @@ class _Run:
             progress(self.label, self.schedule.steps, "steps") as bar,
         ):
             bar.advance(self.step)
+            if self.stepper.even and self.callbacks.without_model():
+                say("no samples are drawn: no process holds the whole weights")
             if self.world.is_main:
                 self.callbacks.begin(self._view())
             (stop,) = self.world.most(bool(self.stop))
@@ -274,15 +276,9 @@ class _Run:
         )
 
     def _line(self) -> str:
-        flops = self.speed.tokens_per_s * self._flops_per_token()
-        parts = [f"loss {self.loss:.3f}"]
-        if self.bpb is not None:
-            parts.append(f"held-out {self.bpb:.3f} bits/byte")
-        parts.append(f"{short(self.speed.tokens_per_s)} tokens/s  {short(flops)}FLOP/s")
-        if self.resolved.matmul_peak:
-            parts.append(f"{100 * flops / self.resolved.matmul_peak:.0f}% of matmul peak")
-        parts.append(f"{clock((self.schedule.steps - self.step) * self.speed.step_s)} left")
-        return "  ".join(parts)
+        flops, peak = self._flops_per_token(), self.resolved.matmul_peak
+        left_s = (self.schedule.steps - self.step) * self.speed.step_s
+        return progress_line(self.loss, self.bpb, self.speed.tokens_per_s, flops, peak, left_s)
 
     def _flops_per_token(self) -> float:
         return flops_per_token(self.shape, self.stepper.last_seq_len)

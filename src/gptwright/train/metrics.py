@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gptwright.core.files import atomic_write, writing_error
+from gptwright.core.progress import clock, short
 
 
 class Metrics:
@@ -50,6 +51,27 @@ class Metrics:
             self._file.flush()
         except OSError as error:
             raise writing_error(error, self.path) from error
+
+
+def progress_line(loss: float, bpb: float | None, tokens_per_s: float, flops: float, peak: float, left_s: float) -> str:
+    """What stands behind the bar.
+
+    Args:
+        loss: nats.
+        bpb: of the held-out text, if it was measured.
+        tokens_per_s: of late.
+        flops: of a token.
+        peak: of products on this machine, FLOP/s; 0 when it is not known.
+        left_s: seconds.
+    """
+    parts = [f"loss {loss:.3f}"]
+    if bpb is not None:
+        parts.append(f"held-out {bpb:.3f} bits/byte")
+    parts.append(f"{short(tokens_per_s)} tokens/s  {short(tokens_per_s * flops)}FLOP/s")
+    if peak:
+        parts.append(f"{100 * tokens_per_s * flops / peak:.0f}% of matmul peak")
+    parts.append(f"{clock(left_s)} left")
+    return "  ".join(parts)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
