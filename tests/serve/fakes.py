@@ -105,6 +105,7 @@ class Engine:
         *,
         timeout_s: float | None = None,
         on_piece: Callable[[Piece], None] | None = None,
+        client: str = "",
     ) -> Request:
         config = config or GenerationConfig()
         request = Request(list(prompt), config, None, on_piece)

@@ -99,7 +99,7 @@ def test_completions_when_nothing_is_to_be_generated_then_the_prompt_alone_is_sc
     assert [choice["text"] for choice in answer["choices"]] == ["abc", "d"]
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length", "length"]
     assert answer["choices"][0]["logprobs"]["token_logprobs"] == [None, -0.25, -0.25]
-    assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] == 4
     assert len(shared[1].requests) == before
     streamed = chunks(post(shared[0], prompt="abc", echo=True, logprobs=0, max_tokens=0, stream=True))
     assert [chunk["choices"][0]["text"] for chunk in streamed] == ["abc"]

@@ -350,6 +350,12 @@ class Engine:
             return len(s.running) + len(s.entering), len(s.waiting) + len(self._arrived)
 
     @property
+    def cache_usage(self) -> float:
+        """Share of the key-value cache that running requests hold; 1: all."""
+        cache = self._scheduler.cache
+        return cache.used_pages / cache.n_pages
+
+    @property
     def closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or stopped after a fault."""
         return self._closed

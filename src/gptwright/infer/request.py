@@ -77,6 +77,7 @@ class Request:
         adapter: the adapter that answers, by its name in the engine; None: the model itself.
         client: whose request it is; clients take turns.
         reused_tokens: of the prompt, found in the cache. Set when it starts.
+        started_at: ``time.monotonic()`` when its prompt began to be taken in; None while it waits. Seconds.
     """
 
     prompt: Sequence[int]
@@ -89,6 +90,7 @@ class Request:
     dropped_messages: int = 0
     reused_tokens: int = 0
     submitted_at: float = field(default_factory=time.monotonic)
+    started_at: float | None = None
     first_token_at: float | None = None
     finished_at: float | None = None
 

@@ -357,6 +357,7 @@ class Scheduler:
             self.waiting.remove(answer)
             answer.lease, answer.stored = lease, lease.reused
             answer.request.reused_tokens = lease.reused
+            answer.request.started_at = time.monotonic()
             self._served[answer.request.client] = self._served.get(answer.request.client, 0.0) + len(answer.prompt)
             self.entering.append(answer)
 

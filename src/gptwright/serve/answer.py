@@ -61,3 +61,9 @@ class Answer:
     finished: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     works: Sequence[Running] = ()
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompts that the engine had read before; of several answers to one prompt the first one's count."""
+        each = max(1, len(self.works) // max(1, len(self.prompts)))
+        return sum(int(getattr(work, "reused_tokens", 0)) for work in self.works[::each])

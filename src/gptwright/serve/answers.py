@@ -22,17 +22,28 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class PromptDetails(BaseModel):
+    """Of the tokens of a prompt."""
+
+    cached_tokens: int
+
+
 class TokenUsage(BaseModel):
     """Tokens of one request."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails
 
     @classmethod
-    def of(cls, prompt: int, completion: int) -> "TokenUsage":
+    def of(cls, prompt: int, completion: int, cached: int) -> "TokenUsage":
         """Counts and their sum."""
-        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+        details = PromptDetails(cached_tokens=cached)
+        total = prompt + completion
+        return cls(
+            prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, prompt_tokens_details=details
+        )
 
 
 class TopLogprob(BaseModel):

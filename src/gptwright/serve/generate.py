@@ -178,13 +178,15 @@ class Backend:
                     prompt.scores = engine.score(prompt.ids, echo_logprobs)[prompt.lead :]
             running: list[Running] = []
             each = flow.choices // len(answer.prompts)
+            # While many wait, clients take turns; a batch is a client of its own, and so is everybody without a key together.
+            client = f"{'batch ' if flow.background else ''}{answer.caller.key_id}"
             try:
                 for index in range(flow.choices):
                     settings = config
                     if config.seed is not None and index:
                         settings = config.model_copy(update={"seed": config.seed + index})
                     ids = answer.prompts[index // each].ids
-                    running.append(engine.submit(ids, settings, on_piece=listener(index)))
+                    running.append(engine.submit(ids, settings, on_piece=listener(index), client=client))
             except BaseException:
                 for work in running:
                     work.cancel()

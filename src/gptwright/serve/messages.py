@@ -147,7 +147,13 @@ class _Run:
         stop = self.speech.stopped_by.get(0)
         reasons: dict[str, Any] = {"length": "max_tokens", "tool_calls": "tool_use"}
         reason: Any = reasons.get(self._finish, "stop_sequence" if stop is not None else "end_turn")
-        usage = MessageUsage(input_tokens=self.answer.prompt_tokens, output_tokens=self.answer.completion_tokens)
+        # Anthropic counts what was read anew and what was found in the cache apart.
+        cached = self.answer.cached_tokens
+        usage = MessageUsage(
+            input_tokens=self.answer.prompt_tokens - cached,
+            output_tokens=self.answer.completion_tokens,
+            cache_read_input_tokens=cached,
+        )
         return MessageAnswer(
             id=self.id,
             model=self.answer.model,

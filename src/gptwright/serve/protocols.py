@@ -78,6 +78,7 @@ class EngineLike(Protocol):
         *,
         timeout_s: float | None = None,
         on_piece: Callable[[Any], None] | None = None,
+        client: str = "",
     ) -> Running: ...
 
 

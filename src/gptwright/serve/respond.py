@@ -203,7 +203,7 @@ class Responder:
         return {**headers, "X-Gptwright-Dropped-Messages": str(self.answer.dropped)} if self.answer.dropped else headers
 
     def _usage(self) -> shapes.TokenUsage:
-        return shapes.TokenUsage.of(self.answer.prompt_tokens, self.answer.completion_tokens)
+        return shapes.TokenUsage.of(self.answer.prompt_tokens, self.answer.completion_tokens, self.answer.cached_tokens)
 
     def _prompt(self, index: int) -> PromptText:
         return self.answer.prompts[index // max(1, self.each)]

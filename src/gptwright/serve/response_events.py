@@ -8,7 +8,7 @@ from typing import Any
 from gptwright.serve.answer import Answer
 from gptwright.serve.errors import ApiError
 from gptwright.serve.logprobs import chat_logprobs
-from gptwright.serve.response_shapes import ResponseObject, ResponseUsage
+from gptwright.serve.response_shapes import InputTokenDetails, ResponseObject, ResponseUsage
 from gptwright.serve.response_store import new_id
 from gptwright.serve.speak import Part
 from gptwright.serve.structure import CallDelta
@@ -78,7 +78,10 @@ class Growing:
         response.completed_at = int(time.time()) if status == "completed" else None
         response.incomplete_details = {"reason": "max_output_tokens"} if status == "incomplete" else None
         read, written = answer.prompt_tokens, answer.completion_tokens
-        response.usage = ResponseUsage(input_tokens=read, output_tokens=written, total_tokens=read + written)
+        details = InputTokenDetails(cached_tokens=answer.cached_tokens)
+        response.usage = ResponseUsage(
+            input_tokens=read, input_tokens_details=details, output_tokens=written, total_tokens=read + written
+        )
         response.model = answer.model
 
     def _say(self, part: Part) -> Iterator[Event]:
