@@ -36,6 +36,7 @@ def sweep(gptwright: Any, root: Path, *words: str) -> Any:
     return gptwright("pretrain", "--project", str(root), "--json", "--max-steps", "2", *words)
 
 
+@pytest.mark.slow
 def test_sweep_when_run_then_curve_ledger_and_lines_for_the_file_agree(root: Path, gptwright: Any) -> None:
     found = sweep(gptwright, root, "--sweep", "lr", "--values", "0.25,1").ok().json
     assert {(t["value"], t["seed"]) for t in found["trials"]} >= {(v, s) for v in (0.25, 1.0) for s in (0, 1)}
@@ -58,6 +59,7 @@ def test_sweep_when_run_then_curve_ledger_and_lines_for_the_file_agree(root: Pat
     assert json.dumps(found["settings"]["lr_matrix"]) in json.dumps(shown)
 
 
+@pytest.mark.slow
 def test_sweep_when_stopped_in_a_proxy_then_the_same_command_goes_on_and_ends_alike(
     root: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +92,7 @@ def test_sweep_when_stopped_in_a_proxy_then_the_same_command_goes_on_and_ends_al
     assert ended["trials"] == whole["trials"]  # the same bits
 
 
+@pytest.mark.slow
 def test_sweep_when_a_proxy_diverges_then_the_value_is_out_and_the_sweep_goes_on(
     root: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
