@@ -54,10 +54,14 @@ def resolve(
     peak = machine.matmul_peak(stepper.model.config, tokens, stepper.machine.torch_dtype, stepper.machine.device)
     steps, step_s, evals, eval_s = config.max_steps, 0.0, _EVALS, 0.0
     if config.max_time is not None:
-        # A batch as large as GPT-3's would keep the probe itself busy for an hour. Twice, since a busy machine shows a lower peak.
+        # A batch as large as GPT-3's would keep the probe itself busy for an hour. The probe and one step are five steps; half of that, since
+        # a busy machine shows a lower peak.
         least_s = len(plan.batch(0).tokens) * seq_len * flops_per_token(stepper.model.config, seq_len) / peak
-        if stepper.world.size == 1 and least_s > 2 * config.max_time:
-            raise _too_short(config.max_time, f"one step takes {least_s:.0f} s at the fastest")
+        if stepper.world.size == 1 and (_PROBE_STEPS + 2) / 2 * least_s > config.max_time:
+            raise _too_short(
+                config.max_time,
+                f"one step takes {least_s:.0f} s at the fastest, and {_PROBE_STEPS + 1} are timed first",
+            )
         step_s, eval_s = _probe(stepper, plan, heldout, updates)
         spent = time.monotonic() - began
         # Decided by the main process's clock, for all.
