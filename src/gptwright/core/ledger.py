@@ -182,11 +182,14 @@ class Ledger:
         return [_artifact(row) for row in rows]
 
     def amend(self, identity: int, *, key: str | None = None, meta: dict[str, Any] | None = None) -> None:
-        """Add to what is said of an artifact whose content was erased from. Its hash stays: it names what was trained on."""
-        self._db.execute(
-            "UPDATE artifact SET key=coalesce(?, key), meta=json_patch(meta, ?) WHERE id=?",
-            (key, json.dumps(meta or {}), identity),
-        )
+        """Add to what is said of an artifact whose content was erased from, or whose terms became known. Its hash stays."""
+        with self.transaction():
+            row = self._db.execute("SELECT meta FROM artifact WHERE id=?", (identity,)).fetchone()
+            # Not SQLite's json_patch: it takes a null for "remove this key", and a licence that is not known is a null.
+            merged = {**(json.loads(row[0]) if row is not None else {}), **(meta or {})}
+            self._db.execute(
+                "UPDATE artifact SET key=coalesce(?, key), meta=? WHERE id=?", (key, json.dumps(merged), identity)
+            )
 
     def compact(self) -> None:
         """Rewrite the file without its free pages and empty its journal: nothing that was deleted can be read in it."""
