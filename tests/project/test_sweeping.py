@@ -52,6 +52,7 @@ def test_sweep_when_run_then_curve_ledger_and_lines_for_the_file_agree(root: Pat
     assert again.json["run"] == found["run"]  # finished: shown, not run
     assert "steps" not in again.err
     text = gptwright("pretrain", "--project", str(root), "--max-steps", "2", "--sweep", "lr", "--values", "0.25,1").ok()
+    assert "Caution: proxies of 2 steps are short" in text.out
     for name, value in found["settings"].items():
         assert f"  {name} = {value:g}" in text.out
     settings = [word for name, value in found["settings"].items() for word in ("--set", f"pretrain.{name}={value}")]

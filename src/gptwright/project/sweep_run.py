@@ -357,6 +357,12 @@ def _advice(made: Sweep, found: Verdict, settings: dict[str, Value]) -> list[str
         else f"{found.noise:.4f} bits/byte a run, margin {found.margin:.4f}"
     )
     lines = [line, f"noise {noise}", ""]
+    if made.steps < STEPS:
+        lines += [
+            f"Caution: proxies of {made.steps} steps are short, and short runs like higher rates than long ones.",
+            f"Give --max-steps {STEPS} or more, or more time, before you take the result over.",
+            "",
+        ]
     if found.within(made.present):
         lines.append(f"The present value ({shown(made.present)}) cannot be told from the best: nothing has to change.")
     target = made.target
