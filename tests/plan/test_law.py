@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwright.plan.law import Correction, Law, Run, correct, effective_tokens, fit, forecast, residuals
+from gptwright.plan.law import Correction, Law, Run, correct, effective_tokens, fit, forecast, passes_worth, residuals
 
 PLANTED = Law(
-    e=0.7, a=0.25, alpha=0.4, b=0.6, beta=0.35, r=12.0, spread=0.01, other_text=0.15, n=15, smallest=(3e5, 5e5), largest=(6e6, 8e6),
+    e=0.7, a=0.25, alpha=0.4, b=0.6, beta=0.35, kappa=0.5, spread=0.01, other_text=0.15, n=15, smallest=(3e5, 5e5), largest=(6e6, 8e6),
     corpus="planted", fitted="2026-11-24",
 )  # fmt: skip
 
@@ -25,9 +25,9 @@ def runs_of(law: Law, noise: float = 0.0, seed: int = 0) -> list[Run]:
 
 
 @settings(max_examples=8, deadline=None)
-@given(e=st.floats(0.4, 1.0), alpha=st.floats(0.25, 0.6), beta=st.floats(0.25, 0.6), r=st.floats(6, 25))
-def test_fit_when_constants_are_planted_then_forecasts_far_from_the_runs_agree(e, alpha, beta, r):
-    law = replace(PLANTED, e=e, alpha=alpha, beta=beta, r=r)
+@given(e=st.floats(0.4, 1.0), alpha=st.floats(0.25, 0.6), beta=st.floats(0.25, 0.6), kappa=st.floats(0.3, 0.9))
+def test_fit_when_constants_are_planted_then_forecasts_far_from_the_runs_agree(e, alpha, beta, kappa):
+    law = replace(PLANTED, e=e, alpha=alpha, beta=beta, kappa=kappa)
     found = fit(runs_of(law), leave_one_out=False)
     # Single constants trade against each other; what they say of runs must not: inside, and beyond in each direction.
     for n, d, u in [(1e6, 1e6, 4e6), (2e6, 4e6, 2e5), (1.2e7, 8e6, 8e6), (1e6, 2e7, 2e7)]:
@@ -67,6 +67,13 @@ def test_effective_tokens_when_text_is_read_again_then_worth_less_each_time_and_
     assert effective_tokens(1.1 * passes * unique, unique, r) >= worth
     if passes <= 1:
         assert worth == passes * unique
+
+
+def test_passes_worth_when_the_text_feeds_the_model_then_as_published_and_less_for_larger_models():
+    assert passes_worth(1e6, 2e7, 0.6) == passes_worth(1e6, 1e9, 0.6) == 15.4
+    assert 1 < passes_worth(1e6, 1e6, 0.6) < 3
+    # The larger of two models gains less from reading the same small text again.
+    assert passes_worth(2e6, 1e6, 0.6) < passes_worth(1e6, 1e6, 0.6)
 
 
 def test_effective_tokens_at_four_passes_then_nearly_as_good_as_new_as_published():

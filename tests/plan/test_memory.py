@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 from gptwright.model.presets import modern
 from gptwright.plan.memory import Setting, parts, peak_bytes
+import gptwright.project.training  # what a run in a project has loaded
 from gptwright.train.config import TrainConfig
 from gptwright.train.loop import train
 
