@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = train_tokenizer(["the cat sat on the mat and the hat of the cat " * 20], 270, place / "t")
     config = ModelConfig(
         family="modern",
-        vocab_size=tokenizer.padded_vocab_size,
+        vocab_size=tokenizer.vocab_size,  # padding rows of random weights would have probability in transformers, and none here
         n_layers=2,
         d_model=64,
         n_heads=4,
@@ -107,6 +107,7 @@ def test_lm_eval_when_over_http_then_its_numbers_are_those_in_process(
             assert logprob == pytest.approx(ours(text, more), abs=1e-6)
 
     local = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1, max_length=256)
+    assert local.prefix_token_id == remote.prefix_token_id
     in_process = local.loglikelihood(rows)
     for (mine, greedy), (theirs, greedy_there) in zip(over_http, in_process, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-4)  # transformers' own arithmetic, summed over up to 12 tokens
