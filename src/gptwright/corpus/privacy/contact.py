@@ -138,15 +138,18 @@ def _is_phone(candidate: str, text: str, at: int, whole: bool) -> bool:
         if candidate.startswith("00"):
             return _valid("+" + digits.removeprefix("00"), None)
         return _valid("+" + digits, None) or _valid(candidate, None)  # the latter for "+44 (0)20"
+    likely = _likely(text, at)
+    american = _AMERICAN.fullmatch(candidate) is not None
+    if not (likely or american or (whole and digits.startswith("0"))):
+        return False  # most numbers: what follows says yes to none of them
     if _NOT_PHONE.search(before) or _OTHER_SHAPE.fullmatch(candidate):
         return False
-    likely = _likely(text, at)
     if before.endswith((":", "=")) and not likely:
         return False
     if _DATE.fullmatch(candidate) and not likely:
         return False
     grouped = bool(_GROUPED.search(candidate))
-    if _AMERICAN.fullmatch(candidate):
+    if american:
         # Told from other numbers by its plan; without separators it also needs a word, or a line of its own.
         alone = before.rstrip(" \t")[-1:] in ("", "\n") and _REST_OF_LINE.match(text, at + len(candidate)) is not None
         if (grouped or likely or alone) and _valid(digits, "US"):

@@ -203,7 +203,7 @@ def _national_id(draw: _Draws, original: str) -> str | None:
     plain = [c for c in original if c.isalnum()]
     made: list[str] = []
     for c in plain:
-        zero = c.isdigit() and sum(m.isdigit() for m in made) < 2  # no area, month or day is 00
+        zero = c.isdigit() and sum(m.isdigit() for m in made) < 3  # no area is 000, no month or day 00
         made.append("0" if zero else str(draw.below(10)) if c.isdigit() else chr(65 + draw.below(26)))
     number = _laid_out("".join(made), original)
     return None if is_national_id(number) else number
