@@ -199,7 +199,7 @@ def forecast(law: Law, params: float, tokens: float, unique: float, own: Correct
 
 def passes_worth(params: float, unique: float, kappa: float) -> float:
     """Passes over a text until a further one is worth 1/e of new text: r of the module."""
-    return _PASSES * min(1.0, unique / (_FED * params)) ** kappa
+    return _PASSES * math.pow(min(1.0, unique / (_FED * params)), kappa)
 
 
 def effective_tokens(tokens: float, unique: float, r: float) -> float:
