@@ -4,6 +4,7 @@ One process is the trivial case: it is the main one, sums are what they were, de
 Each process makes the whole batch of a step and takes its own rows of it, so the order of all tokens does not depend on their number.
 """
 
+import atexit
 import contextlib
 import datetime
 import functools
@@ -166,7 +167,7 @@ class Processes(World):
         self.rank, self.size = rank, size
         self.store = dist.distributed_c10d.PrefixStore("gptwright", store)
         self.told = 0
-        self.connected = self.ours = False
+        self.connected = self.broken = False
 
     def connect(self, device: str, timeout_s: float) -> None:
         """See ``World``. Who is silent for ``timeout_s`` counts as lost."""
@@ -182,7 +183,7 @@ class Processes(World):
         if not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
             dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=timeout)
-            self.ours = True
+            atexit.register(self._close)
         self.talk, self.disk, self.connected = Talk(timeout), Talk(timeout), True
 
     def sums(self, *values: float) -> tuple[float, ...]:
@@ -245,23 +246,25 @@ class Processes(World):
         return json.loads(message)
 
     def leave(self) -> None:
-        """See ``World``. The main process goes last, since it may keep the messages."""
+        """See ``World``. The main process goes last, since it may keep the messages. They may meet again."""
         with contextlib.suppress(RuntimeError):
             if self.is_main:
                 end = time.monotonic() + _LEAVE_S
-                while self.store.add("left", 0) < self.size - 1 and time.monotonic() < end:
+                while self.store.add(f"left-{self.told}", 0) < self.size - 1 and time.monotonic() < end:
                     time.sleep(_POLL_S)
             else:
-                self.store.add("left", 1)
-        if self.ours:
+                self.store.add(f"left-{self.told}", 1)
+
+    def _close(self) -> None:
+        if not self.broken and dist.is_initialized():  # with one gone it would wait for it
             dist.destroy_process_group()
-            self.ours = self.connected = False
 
     def lost(self, error: BaseException) -> bool:
         """See ``World``. gloo names itself in its errors, whose type is a plain one."""
         seen: BaseException | None = error
         while seen is not None:
             if isinstance(seen, dist.DistError) or (isinstance(seen, RuntimeError) and "gloo" in str(seen).lower()):
+                self.broken = True
                 return True
             seen = seen.__cause__ or seen.__context__
         return False
