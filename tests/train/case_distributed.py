@@ -1,8 +1,8 @@
 """Runs in several processes, each a job of a list: torchrun ... case_distributed.py OUT JOBS.json. Without torchrun it is one process.
 
-A job: "case", "folder", "steps", "settings"; "rows" of a batch; "heldout": measured too; "shape": weights are drawn here; "watch": the rows are
-kept; "stop", "kill", "freeze": [step, rank] of a signal; "limit": [bytes, rank], the size of files there. Every process writes
-OUT/rank-N.json: what each job raised, what came of it, which rows it learnt from.
+A job: "case", "folder", "steps", "settings"; "rows" of a batch; "heldout": measured too; "shape": weights are drawn here; "watch": the rows
+are kept; "poison": a loss is not a number; "stop", "kill", "freeze": [step, rank] of a signal; "limit": [bytes, rank], the size of files
+there. Every process writes OUT/rank-N.json: what each job raised, what came of it, which rows it learnt from.
 """
 
 import json
@@ -42,6 +42,14 @@ class Watched(Objective):
         return super().loss(model, rows, scale, kernels)
 
 
+class Poisoned(Objective):
+    """Next-token prediction whose loss is not a number where a row begins with a certain token."""
+
+    def loss(self, model: Any, rows: Any, scale: float, kernels: Any) -> torch.Tensor:
+        loss = super().loss(model, rows, scale, kernels)
+        return loss * float("nan") if scale and (rows.tokens[:, 0] == 20).any() else loss
+
+
 class Signalling:
     """A plan that sends this process a signal when a step's batch is asked for."""
 
@@ -73,13 +81,13 @@ def file_limit(size_bytes: int) -> Iterator[None]:
 
 def run(job: dict[str, Any], rank: int) -> dict[str, Any]:
     settings = {**SETTINGS, **job.get("settings", {})}
-    case = cases.build(job["case"], max_steps=job["steps"], **settings)
+    case = cases.build(job["case"], **{"max_steps": job["steps"]} | settings)
     plan = TinyPlan(rows=job["rows"]) if "rows" in job else case.plan
     for kind, name in (("stop", "SIGTERM"), ("kill", "SIGKILL"), ("freeze", "SIGSTOP")):
         if kind in job and job[kind][1] == rank:
             plan = Signalling(plan, job[kind][0], getattr(signal, name))
     heldout = Heldout([TinyPlan(rows=3).batch(10**6)], np.ones(64, dtype=np.uint16)) if job.get("heldout") else None
-    objective = Watched() if job.get("watch") else case.objective
+    objective = Watched() if job.get("watch") else Poisoned() if job.get("poison") else case.objective
     model = tiny_config() if job.get("shape") else case.model
     limited = "limit" in job and job["limit"][1] == rank
     try:

@@ -104,6 +104,8 @@ def two(place: Path) -> list[list[dict[str, Any]]]:
         jobs.append(job("pretrain", root / f"again-{parallel}", parallel, heldout=True))
     small = {"activation_checkpointing": True, "optimizer": "adamw", "checkpoint_async": False}
     jobs.append(job("packed", root / "small", "fsdp", settings=small, steps=8))
+    jobs.append(job("pretrain", root / "poisoned", "fsdp", poison=True, settings={"on_nan": "skip"}))
+    jobs.append(job("pretrain", root / "timed", "fsdp", steps=None, settings={"max_time": 120, "max_steps": 10}))
     jobs.append(job("pretrain", root / "full", "fsdp", limit=[20_000, 1]))
     jobs.append(job("pretrain", root / "killed", "fsdp", kill=[8, 1]))
     processes = start(2, place / "out2", jobs)
@@ -287,6 +289,25 @@ def test_run_when_blocks_are_recomputed_and_adamw_is_used_then_losses_are_those_
     folder = place / "one" / "small"
     alone([job("packed", folder, "auto", settings={"optimizer": "adamw"}, steps=8)])
     assert losses(place / "two" / "small") == pytest.approx(losses(folder), abs=TOLERANCE)
+
+
+def test_batch_when_its_loss_is_not_a_number_in_one_process_then_all_pass_it_over(place: Path, two: Any) -> None:
+    folder, alike = place / "two" / "poisoned", place / "one" / "poisoned"
+    alone([job("pretrain", alike, "auto", poison=True, settings={"on_nan": "skip"})])
+    assert losses(folder) == pytest.approx(losses(alike), abs=TOLERANCE)
+    events = [(one / "events.jsonl").read_text() for one in (folder, alike)]
+    assert json.loads(events[0].splitlines()[0])["kind"] == "step_skipped"
+    assert [json.loads(text.splitlines()[0])["step"] for text in events] == [6, 6]
+
+
+def test_run_when_it_has_a_time_then_all_processes_take_the_steps_that_the_main_one_measured(
+    place: Path, two: Any
+) -> None:
+    for found in outcome(two, place, "out2", place / "two" / "timed"):
+        assert found["error"] is None, found
+    config = json.loads((place / "two" / "timed" / "config.json").read_text())
+    assert config["step_s"] > 0
+    assert len(losses(place / "two" / "timed")) == config["schedule"]["steps"] <= 10
 
 
 def test_run_when_one_process_has_a_full_disk_then_all_say_so_and_no_half_checkpoint_stays(
