@@ -56,6 +56,6 @@ def _keep(path: Path, arrays: Arrays) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
         with atomic_write(path) as file:
-            np.savez(file, allow_pickle=False, **{str(number): array for number, array in enumerate(arrays)})  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **{str(number): array for number, array in enumerate(arrays)})
     except OSError:
         return
