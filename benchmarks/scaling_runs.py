@@ -1,10 +1,11 @@
-"""Runs for the planner's law: models from 0.3 to 6 million parameters on 0.5 to 8 million tokens, some of them read many times.
+"""Runs for the planner's law: small models on 0.5 to 4 million tokens, some of them read many times, and others to test it on.
 
     python benchmarks/scaling_runs.py PROJECT --set fit  --out runs.json
     python benchmarks/scaling_runs.py PROJECT --set test --out test.json
 
 PROJECT is a folder whose tokens are made (``gptwright new starter; gptwright run tokens``). Each run is a process of its own, so that its peak
-of memory is its own; a run that is in the file already is not made again. The law is fitted by ``python -m gptwright.plan.fit``.
+of memory is its own; a run that is in the file already is not made again. The law is fitted by ``python -m gptwright.plan.fit``. Beside these
+runs, ``plan/runs.json`` has four pretrainings of the starter of 4 to 6 minutes each, which are marked there.
 """
 
 import argparse
@@ -24,10 +25,9 @@ SETS = {
     # parameters, tokens, and of how many different ones (0: all there are)
     "fit": [
         (0.35e6, 0.5e6, 0), (0.35e6, 1.5e6, 0), (0.35e6, 4e6, 0), (0.35e6, 2e6, 0.25e6), (0.7e6, 0.5e6, 0), (0.7e6, 2e6, 0),
-        (0.7e6, 1.5e6, 0.19e6), (1.3e6, 0.5e6, 0), (1.3e6, 1.5e6, 0), (1.3e6, 3e6, 0), (2.5e6, 0.5e6, 0), (2.5e6, 1.5e6, 0), (5.5e6, 0.4e6, 0),
-        (5.5e6, 1e6, 0),
+        (0.7e6, 1.5e6, 0.19e6), (1.3e6, 0.5e6, 0),
     ],
-    "test": [(0.5e6, 1e6, 0), (0.9e6, 2e6, 0), (1.8e6, 1e6, 0), (3.5e6, 0.7e6, 0), (0.9e6, 1.2e6, 0.2e6)],
+    "test": [(0.5e6, 1e6, 0), (0.9e6, 1.2e6, 0), (1.8e6, 0.8e6, 0), (3.5e6, 0.5e6, 0), (0.9e6, 0.8e6, 0.2e6)],
 }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def compare(
         if usd_per_hour is None
         else f"this machine costs {usd_per_hour:g} USD an hour, day and night",
         "rented cards run day and night; your own hours count nothing",
-        f"open models read your text once, at {_BYTES_PER_TOKEN} bytes a token",
+        f"open models read your text once, at {_BYTES_PER_TOKEN} bytes a token, here for {clock(constants.adapt_s)} at most",
     ]
     return Comparison(demand, tuple(arms), _verdict(arms, plan, demand), prices, tuple(assumed))
 
@@ -186,11 +186,13 @@ def _adapt_here(
 ) -> Arm:
     shape = named(_SMALL, seq_len=512)
     # Frozen matrices need no gradients of their own: two of the three products of each.
-    seconds = c.setup_s + c.lora_share * tokens * Here(machine).token_seconds(shape, 8192)
+    once = c.setup_s + c.lora_share * tokens * Here(machine).token_seconds(shape, 8192)
+    seconds = min(once, c.adapt_s)  # the template stops then
+    read = "all of your text" if once <= seconds else f"{100 * seconds / once:.0f} % of your text"
     (row,) = serving.sizing(named(_SMALL), [machine], load)
     return Arm(
         kind="adapt",
-        name=f"{_SMALL}, LoRA on your text, on this machine",
+        name=f"{_SMALL}, LoRA on {read}, on this machine",
         one_off_usd=None if usd_per_hour is None else usd_per_hour * seconds / 3600,
         monthly_usd=here_month,
         ready_s=seconds,

@@ -68,8 +68,9 @@ class Constants:
     serve_bandwidth_share: float = 0.6
     serve_flops_share: float = 0.4
     serve_batch: int = 64  # answers at once, more than which an engine seldom runs
-    serve_step_s: float = 3e-3  # launches and sampling of a token on a card; an assumption
-    serve_step_s_cpu: float = 1e-3
+    serve_step_s: float = 2e-3  # launches and sampling of a token on a card; an assumption
+    serve_step_s_cpu: float = 2e-4
+    adapt_s: float = 900.0  # what the template adapt takes for fine-tuning at most
     lora_share: float = (
         0.7  # of full training's time, for adapters on frozen matrices; two of three products, and what lies between
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gptwright.core.progress import silenced
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token
 from gptwright.model.presets import modern
@@ -178,7 +179,8 @@ def decode_rate(seconds: float, device: str = "cpu", depth: int = 6) -> Decode:
     model.to(device=device, dtype=fast_dtype(device))
     prompt = list(range(16, 80))
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer = train_tokenizer(["a text to read, and a text to write"], 272, Path(folder) / "tokenizer")
+        with silenced():
+            tokenizer = train_tokenizer(["a text to read, and a text to write"], 272, Path(folder) / "tokenizer")
         with Engine(model, tokenizer, max_batch=8) as engine, torch.no_grad():
 
             def rate(answers: int) -> float:

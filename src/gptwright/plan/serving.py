@@ -92,7 +92,7 @@ class _Host:
     flops: float
     bandwidth: float
     usd_per_hour: float | None
-    step_s: float  # a token takes at least so long, whatever its size
+    step_s: float  # of a token, whatever the model: launches, sampling, Python
     measured: bool
 
 
@@ -142,7 +142,7 @@ def _row(
     def step(answers: int) -> float:
         """Seconds of one token for each of so many answers."""
         read = (weights + answers * per_token * middle) / bandwidth
-        return max(host.step_s, read, answers * cost.decode_flops_per_token(config, middle) / flops)
+        return host.step_s + max(read, answers * cost.decode_flops_per_token(config, middle) / flops)
 
     prompt = load.prompt_tokens * cost.forward_flops_per_token(config, load.prompt_tokens) / flops
     prompt = max(prompt, weights / bandwidth)  # the first token of an answer
@@ -197,9 +197,11 @@ def sizing_table(rows: Sequence[ServingRow]) -> str:
 def _host(one: str | Machine, usd_per_hour: float | None, c: Constants) -> _Host:
     if isinstance(one, Machine):
         flops = max(one.matmul_fp32, one.matmul_bf16)
-        return _Host(
-            "this machine", float(one.memory_free_bytes), flops, one.bandwidth, usd_per_hour, c.serve_step_s_cpu, True
-        )
+        step_s = c.serve_step_s_cpu
+        if one.decode is not None:  # measured: what a token took beyond reading the weights
+            read = 2 * one.decode.params / (c.serve_bandwidth_share * one.bandwidth)
+            step_s = max(step_s, 1 / one.decode.one - read)
+        return _Host("this machine", float(one.memory_free_bytes), flops, one.bandwidth, usd_per_hour, step_s, True)
     hire = rented(one) if one not in devices() else rented(f"1x{one}")
     card = hire.device
     return _Host(
