@@ -244,7 +244,8 @@ def test_text_when_a_verb_fails_then_stdout_is_empty(line: str, names: dict[str,
 
 @pytest.mark.slow
 def test_plan_when_asked_in_a_project_then_json_is_one_value_and_text_fits(project: Path, gptwright: Any) -> None:
-    assert gptwright("plan", "--json", "--project", str(project)).ok().json["corpus_bytes"] > 0
+    # Once with this machine measured, once for a rented one: ten seconds of measuring are enough.
+    assert gptwright("plan", "--device", "h100", "--json", "--project", str(project)).ok().json["corpus_bytes"] > 0
     text = gptwright("plan", "--budget", "1m", "--project", str(project)).ok().out
     assert max(len(line) for line in text.splitlines()) <= 100
 
