@@ -5,8 +5,9 @@ Source: Muon (kellerjordan.github.io/posts/muon); AdamW (arXiv 1711.05101); Pola
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ POLAR = (
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
 Part = tuple[str, int, int]  # parameter, first row, end row
-Task = Callable[[], None]
+Task = Callable[[], object]
 _BLOCK_MATRIX = re.compile(r"blocks\.\d+\.(attention\.(qkv|out)|feed_forward\.(up|down))\.weight")
 
 
@@ -89,8 +90,15 @@ class Optimizer:
 
     def grad_norm(self) -> Tensor:
         """Global L2 norm of the gradients, shape ()."""
-        norms = torch._foreach_norm(list(self.grads.values()))
-        norm: Tensor = torch.stack(norms).norm()
+        grads = list(self.grads.values())
+        parts = shares(grads, self.workers)
+        found: list[Sequence[Tensor]] = [()] * len(parts)
+
+        def measure(number: int) -> None:
+            found[number] = torch._foreach_norm(grads[parts[number]])
+
+        self.parallel([partial(measure, number) for number in range(len(parts))])
+        norm: Tensor = torch.stack([norm for norms in found for norm in norms]).norm()
         return norm
 
     def step(self, step: int, share: float, clip: float) -> None:
@@ -101,10 +109,8 @@ class Optimizer:
             share: of the peak rates.
             clip: factor on the gradients (at most 1).
         """
-        if clip < 1 and self.adam:
-            torch._foreach_mul_([self.grads[name] for name in self.adam], clip)
         if self.adam:
-            self._adam(step, share)
+            self.parallel([partial(self._adam, step, share, clip)])
         self._matrices(share, min(clip, 1.0))
 
     def _matrices(self, share: float, clip: float) -> None:
@@ -118,8 +124,11 @@ class Optimizer:
             chunks += [entries[i * len(entries) // count : (i + 1) * len(entries) // count] for i in range(count)]
         return chunks
 
-    def _adam(self, step: int, share: float) -> None:
+    @torch.no_grad()
+    def _adam(self, step: int, share: float, clip: float) -> None:
         c = self.config
+        if clip < 1:
+            torch._foreach_mul_([self.grads[name] for name in self.adam], clip)
         by_rate: dict[tuple[float, float], list[str]] = {}
         for name in self.adam:
             vocabulary = name in ("embedding.weight", "head.weight", "positions.weight")
@@ -185,6 +194,17 @@ class Optimizer:
         """Put a state back in place."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+def shares(tensors: Sequence[Tensor], count: int) -> list[slice]:
+    """A list of tensors cut into at most so many runs of about the same number of elements."""
+    ends, total, seen = [0], sum(tensor.numel() for tensor in tensors), 0
+    for number, tensor in enumerate(tensors):
+        seen += tensor.numel()
+        if seen * count >= total * len(ends) and len(ends) < count:
+            ends.append(number + 1)
+    ends.append(len(tensors))
+    return [slice(a, b) for a, b in pairwise(ends) if a < b]
 
 
 def trainable(named: Iterable[tuple[str, torch.nn.Parameter]]) -> dict[str, torch.nn.Parameter]:

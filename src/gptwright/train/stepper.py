@@ -218,7 +218,8 @@ class Stepper:
     def refresh(self) -> None:
         """Working weights from masters."""
         if self.work is not self.model:
-            torch._foreach_copy_([p.data for p in self.params.values()], [p.data for p in self.masters.values()])
+            working, masters = ([p.data for p in held.values()] for held in (self.params, self.masters))
+            self.workers.spread(torch._foreach_copy_, working, masters)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> tuple[float, int]:

@@ -2,19 +2,22 @@
 
 Threads inside every operation would meet at thousands of barriers a step. On a quiet machine that costs a few percent; on a busy one,
 where a thread may be off its core for milliseconds, it costs nearly everything (measured: 619 instead of several thousand tokens/s).
+That holds for zeroing, adding and updating too: OpenMP's threads spin before and after each operation (measured: 41 % of a step's
+processor time), so these are shared out among the workers, whose operations have one thread each.
 Which part goes to which worker, and the order of the sums, are fixed, so the same number of threads gives the same bits.
 """
 
 import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gptwright.model.kernels import Kernels
 from gptwright.model.transformer import Transformer
-from gptwright.train.optim import trainable
+from gptwright.train.optim import shares, trainable
 
 PartLoss = Callable[[Transformer, int], Tensor]
 
@@ -82,8 +85,7 @@ class Workers:
             train: with gradients.
         """
         if train:
-            for worker in self.workers:
-                torch._foreach_zero_(list(worker.sums.values()))
+            self.do([partial(torch._foreach_zero_, list(worker.sums.values())) for worker in self.workers])
         shares = [range(first, parts, len(self.workers)) for first in range(len(self.workers))]
         if self.pool is None:
             lists = [self.workers[0].run(part_loss, shares[0], train)]
@@ -96,10 +98,20 @@ class Workers:
         if train:
             total = list(self.workers[0].sums.values())
             for worker in self.workers[1:]:
-                torch._foreach_add_(total, list(worker.sums.values()))
+                self.spread(torch._foreach_add_, total, list(worker.sums.values()))
         return float(sum(loss for losses in lists for loss in losses))
 
-    def do(self, tasks: list[Callable[[], None]]) -> None:
+    def spread(self, operation: Callable[..., object], *lists: list[Tensor]) -> None:
+        """An operation on lists of tensors of the same shapes, each worker doing a share of them.
+
+        Args:
+            operation: takes as many lists; what it gives back is dropped.
+            lists: as long as each other.
+        """
+        parts = shares(lists[0], len(self.workers))
+        self.do([partial(operation, *(tensors[part] for tensors in lists)) for part in parts])
+
+    def do(self, tasks: Sequence[Callable[[], object]]) -> None:
         """Independent tasks, shared among the workers' threads."""
         if self.pool is None:
             for task in tasks:
