@@ -18,26 +18,19 @@ import torch
 from gptwright.core.errors import GptwrightError, UserError
 from gptwright.infer.adapters import Adapter
 from gptwright.infer.config import GenerationConfig
+from gptwright.infer.opening import fast_dtype, fit_chat, open_model
+from gptwright.infer.openvino import OpenVinoScheduler
 from gptwright.infer.request import Piece, Request, Result
 from gptwright.infer.scheduler import Scheduler
 from gptwright.infer.scoring import TokenScore, embed, score
 from gptwright.infer.speculative import PromptLookup
-from gptwright.model.io import load_model
-from gptwright.model.lora import is_adapter, load_adapter, merge_lora, read_base
 from gptwright.model.transformer import Transformer
 from gptwright.tokens.tokenizer import Tokenizer
 
+__all__ = ["Engine", "fast_dtype"]
+
 Messages = Sequence[Mapping[str, Any]]
 _DEFAULT = GenerationConfig()
-
-
-def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
-    """bf16 where the hardware multiplies it (AMX, AVX512-BF16, a GPU that has it), else fp32. fp16 has no fast path on CPUs."""
-    if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # Private names of torch.cpu, there since 2.4; without them the safe answer is fp32.
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return torch.bfloat16 if any(check is not None and check() for check in checks) else torch.float32
 
 
 class Engine:
@@ -52,6 +45,7 @@ class Engine:
         weights: number format of the weights while they run; see ``infer.weights``.
         max_gap_s: aim for the pause between two tokens of a stream while prompts enter. Seconds.
         speculative: guess coming tokens from the text so far; answers stay the same, to the bit.
+        backend: builtin, or openvino (see ``infer.openvino``; needs ``path``).
 
     Use it as a context manager, or ``close`` it.
     """
@@ -67,19 +61,20 @@ class Engine:
         weights: str = "as_is",
         max_gap_s: float = 0.1,
         speculative: bool = True,
+        backend: str = "builtin",
         path: Path | None = None,
     ) -> None:
         self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
-        self._scheduler = Scheduler(
-            self.model,
-            tokenizer,
-            max_batch,
-            prefill_tokens,
-            kv_bytes or _quarter_of_memory(),
-            weights,
-            max_gap_s,
-            PromptLookup() if speculative else None,
-        )
+        kv_bytes = kv_bytes or _quarter_of_memory()
+        self._scheduler: Scheduler | OpenVinoScheduler
+        if backend == "openvino":
+            assert path is not None
+            self._scheduler = OpenVinoScheduler(self.model, tokenizer, path, max_batch, prefill_tokens, kv_bytes)
+        else:
+            drafter = PromptLookup() if speculative else None
+            self._scheduler = Scheduler(
+                self.model, tokenizer, max_batch, prefill_tokens, kv_bytes, weights, max_gap_s, drafter
+            )
         self._arrived: list[Request] = []
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -102,6 +97,7 @@ class Engine:
         weights: str = "as_is",
         max_gap_s: float = 0.1,
         speculative: bool = True,
+        backend: str = "builtin",
     ) -> "Engine":
         """Open a model directory (or a LoRA adapter's: its base is opened and the adapter merged into it).
 
@@ -113,35 +109,20 @@ class Engine:
             max_batch: see the class.
             prefill_tokens: see the class.
             kv_bytes: see the class.
-            weights: see the class.
+            weights: see the class; auto: int8 if the model's predictions hardly change by it (``infer.choose``).
             max_gap_s: see the class.
             speculative: see the class.
+            backend: see the class.
 
         Raises:
             UserError: it is no such directory, or one that is not supported.
         """
-        folder = Path(model_dir)
-        if is_adapter(folder):
-            if adapter is not None:
-                raise UserError("is an adapter itself", where=str(folder), fix="Give the base model and one adapter")
-            folder, adapter = read_base(folder), folder
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = dtype or fast_dtype(device)
-        if adapter is None:
-            model = load_model(folder, dtype, device)
-        else:  # merged in fp32: a bf16 weight would swallow most of a small update
-            model = load_model(folder, torch.float32)
-            load_adapter(model, adapter)
-            merge_lora(model)
-            model = model.to(device, dtype)
-        tokenizer = Tokenizer.load(folder)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise UserError(
-                f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size} rows",
-                where=str(folder),
-                fix="Use the tokenizer that the model was trained with",
-            )
+        model, tokenizer, folder = open_model(Path(model_dir), dtype, device, adapter)
+        if weights == "auto":
+            from gptwright.infer.choose import choose_weights
+
+            vocab = min(tokenizer.vocab_size, model.config.vocab_size)
+            weights = "as_is" if backend != "builtin" else choose_weights(model.eval(), vocab, tokenizer.eos_id)
         return cls(
             model,
             tokenizer,
@@ -151,7 +132,8 @@ class Engine:
             weights=weights,
             max_gap_s=max_gap_s,
             speculative=speculative,
-            path=Path(model_dir),
+            backend=backend,
+            path=folder if backend == "openvino" else Path(model_dir),
         )
 
     # Generating
@@ -319,26 +301,7 @@ class Engine:
         Raises:
             UserError: no messages, or even the last one does not fit.
         """
-        if not messages:
-            raise UserError("no messages", fix="Send at least one message")
-        room = self.seq_len - min((config or _DEFAULT).max_tokens, self.seq_len // 4)
-        lead = next((i for i, m in enumerate(messages) if m.get("role") != "system"), len(messages))
-        last = max((i for i, m in enumerate(messages) if m.get("role") == "user"), default=len(messages) - 1)
-        first = lead
-        while True:
-            kept = [*messages[:lead], *messages[first:]]
-            ids = list(self.tokenizer.render(kept, add_generation_prompt=True).ids)
-            if len(ids) <= room:
-                return ids, first - lead
-            first += 1
-            # A conversation begins with the user; an answer without its question would confuse more than help.
-            while first < last and messages[first].get("role") != "user":
-                first += 1
-            if first > last:
-                raise UserError(
-                    f"the last message takes {len(ids)} tokens of a context of {self.seq_len}, of which {self.seq_len - room} are the answer's",
-                    fix="Shorten the message, or lower max_tokens",
-                )
+        return fit_chat(self.tokenizer, messages, (config or _DEFAULT).max_tokens, self.seq_len)
 
     # The thread
 
@@ -352,8 +315,7 @@ class Engine:
     @property
     def cache_usage(self) -> float:
         """Share of the key-value cache that running requests hold; 1: all."""
-        cache = self._scheduler.cache
-        return cache.used_pages / cache.n_pages
+        return self._scheduler.cache_usage
 
     @property
     def closed(self) -> bool:
@@ -391,6 +353,8 @@ class Engine:
             raise UserError(
                 f"token id {bad} is not in the vocabulary", fix="Encode the prompt with this model's tokenizer"
             )
+        if (reason := self._scheduler.refuses(config or _DEFAULT)) is not None:
+            raise UserError(reason, fix="Leave it out, or serve with engine = builtin")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         request = Request(ids, config or _DEFAULT, deadline, on_piece)
         request.on_wake(self._wake)

@@ -4,7 +4,8 @@ A row's result depends on its own logits, settings and random number alone: whic
 Therefore filters are thresholds on values (tokens tied with the last one kept are kept too, as sort order would be arbitrary),
 and the draw inverts the cumulative distribution in the order of the ids.
 
-Source: nucleus sampling (arXiv 1904.09751), min-p (2407.01082), repetition penalty (CTRL, 1909.05858); order of transformers' processors.
+Source: nucleus sampling (arXiv 1904.09751), min-p (2407.01082), locally typical sampling (2202.00666), repetition penalty (CTRL, 1909.05858),
+frequency and presence penalty (OpenAI's API reference); order of transformers' processors.
 """
 
 import math
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gptwright.infer.config import GenerationConfig
+from gptwright.infer.history import History, Past
 
 # The sorted head of the distribution that is tried before a full sort; a nucleus is rarely wider.
 _HEAD = 256
@@ -34,8 +36,12 @@ class SamplerRows:
     top_k: Tensor  # (B, 1) int64; the vocabulary's size where off
     top_p: Tensor  # (B, 1) fp64; 2 where off
     log_min_p: Tensor  # (B, 1) fp32; -inf where off
-    penalty: Tensor  # (B, 1) fp32
-    penalised: bool
+    typical_p: Tensor  # (T, 1) fp64, of the rows that want it
+    typical_rows: Tensor  # (T,) int64
+    repetition: Tensor  # (B,) fp32; 1 where off
+    frequency: Tensor  # (B,) fp32
+    presence: Tensor  # (B,) fp32
+    bias: tuple[Tensor, Tensor, Tensor] | None  # rows, tokens (N,) int64, what is added (N,) fp32
     sorted_rows: Tensor  # rows with top-k or top-p, int64
     all_greedy: bool
     largest_k: int
@@ -46,11 +52,16 @@ class SamplerRows:
     ) -> "SamplerRows":
         """Args: configs: one for each row; vocab_size: columns of the logits."""
 
+        def flat(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
         def column(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=device)[:, None]
+            return flat(values, dtype)[:, None]
 
         greedy = [c.temperature < _COLDEST for c in configs]
         ks = [min(c.top_k or vocab_size, vocab_size) for c in configs]
+        typical = [i for i, c in enumerate(configs) if not greedy[i] and c.typical_p < 1]
+        biases = [(i, t, b) for i, c in enumerate(configs) for t, b in c.logit_bias.items() if t < vocab_size]
         needs_sort = [i for i, c in enumerate(configs) if not greedy[i] and (ks[i] < vocab_size or c.top_p < 1)]
         return cls(
             temperature=column([1.0 if g else c.temperature for c, g in zip(configs, greedy, strict=True)]),
@@ -58,29 +69,61 @@ class SamplerRows:
             top_k=column([float(k) for k in ks], torch.int64),
             top_p=column([c.top_p if c.top_p < 1 else 2.0 for c in configs], torch.float64),
             log_min_p=column([math.log(c.min_p) if c.min_p > 0 else -math.inf for c in configs]),
-            penalty=column([c.repetition_penalty for c in configs]),
-            penalised=any(c.repetition_penalty != 1 for c in configs),
-            sorted_rows=torch.tensor(needs_sort, dtype=torch.int64, device=device),
+            typical_p=column([configs[i].typical_p for i in typical], torch.float64),
+            typical_rows=flat(typical, torch.int64),
+            repetition=flat([c.repetition_penalty for c in configs]),
+            frequency=flat([c.frequency_penalty for c in configs]),
+            presence=flat([c.presence_penalty for c in configs]),
+            bias=(
+                flat([i for i, _, _ in biases], torch.int64),
+                flat([t for _, t, _ in biases], torch.int64),
+                flat([b for _, _, b in biases]),
+            )
+            if biases
+            else None,
+            sorted_rows=flat(needs_sort, torch.int64),
             all_greedy=all(greedy),
             largest_k=max((ks[i] for i in needs_sort if ks[i] < vocab_size), default=0),
         )
 
 
-def process_logits(logits_bv: Tensor, rows: SamplerRows, seen_bv: Tensor | None = None) -> Tensor:
-    """Penalty, temperature and filters.
+def adjust_logits(logits_bv: Tensor, rows: SamplerRows, past: Past | None = None) -> Tensor:
+    """Bias, then penalties for what was used before.
+
+    Args:
+        logits_bv: (B, V) fp32; not changed.
+        rows: settings.
+        past: what each row has used; needed when a row has a penalty.
+    """
+    if rows.bias is not None:
+        at, tokens, added = rows.bias
+        logits_bv = logits_bv.index_put((at, tokens), added, accumulate=True)
+    if past is not None:
+        values = logits_bv[past.rows, past.tokens]
+        repetition = rows.repetition[past.rows]
+        values = torch.where(values > 0, values / repetition, values * repetition)
+        values = values - past.counts * rows.frequency[past.rows] - (past.counts > 0) * rows.presence[past.rows]
+        logits_bv = logits_bv.index_put((past.rows, past.tokens), values)
+    return logits_bv
+
+
+def process_logits(
+    logits_bv: Tensor, rows: SamplerRows, past: Past | None = None, allowed_bv: Tensor | None = None
+) -> Tensor:
+    """Bias, penalties, form, temperature and filters.
 
     Args:
         logits_bv: (B, V) fp32.
         rows: settings.
-        seen_bv: (B, V) bool, tokens of the prompt and the answer so far; needed when a row has a penalty.
+        past: see ``adjust_logits``.
+        allowed_bv: (B, V) bool, tokens that the form of the answer permits, at least one in each row; None: all.
 
     Returns:
         (B, V) fp32, -inf where filtered out. At least one token of each row stays. Unless all rows are greedy, each row's largest is 0.
     """
-    if rows.penalised:
-        assert seen_bv is not None
-        penalised = torch.where(logits_bv > 0, logits_bv / rows.penalty, logits_bv * rows.penalty)
-        logits_bv = torch.where(seen_bv, penalised, logits_bv)
+    logits_bv = adjust_logits(logits_bv, rows, past)
+    if allowed_bv is not None:
+        logits_bv = logits_bv.masked_fill(~allowed_bv, -math.inf)
     if rows.all_greedy:
         return logits_bv
     # The maximum goes first: what matters lies near it, and a small divisor would otherwise round its neighbours' distances away.
@@ -91,7 +134,22 @@ def process_logits(logits_bv: Tensor, rows: SamplerRows, seen_bv: Tensor | None 
         threshold[at] = _cutoffs(logits_bv[at], rows.top_k[at], rows.top_p[at], rows.largest_k)
     # The top-p set always holds the largest, and min-p <= 1 keeps it: no row is emptied.
     threshold = torch.maximum(threshold, rows.log_min_p)
-    return logits_bv.masked_fill(logits_bv < threshold, -math.inf)
+    logits_bv = logits_bv.masked_fill(logits_bv < threshold, -math.inf)
+    if len(rows.typical_rows):
+        logits_bv[rows.typical_rows] = _typical(logits_bv[rows.typical_rows], rows.typical_p)
+    return logits_bv
+
+
+def _typical(logits_bv: Tensor, mass: Tensor) -> Tensor:
+    """Keep the tokens whose information content is nearest to the entropy; the largest that stays becomes 0."""
+    log_p = logits_bv.double().log_softmax(-1)
+    p = log_p.exp()
+    entropy = -torch.where(p > 0, p * log_p, 0.0).sum(-1, keepdim=True)
+    distance = (-log_p - entropy).abs()  # inf where filtered out before
+    ranked, order = distance.sort(dim=-1)
+    last = (p.gather(1, order).cumsum(-1) < mass).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
+    kept = logits_bv.masked_fill(distance > ranked.gather(1, last), -math.inf)
+    return kept - kept.amax(-1, keepdim=True)
 
 
 def _cutoffs(logits_bv: Tensor, top_k: Tensor, top_p: Tensor, largest_k: int) -> Tensor:
@@ -126,7 +184,11 @@ def _nucleus(values: Tensor, kth: Tensor, total: Tensor, top_p: Tensor) -> tuple
 
 
 def sample(
-    logits_bv: Tensor, rows: SamplerRows, uniforms: Sequence[float], seen_bv: Tensor | None = None
+    logits_bv: Tensor,
+    rows: SamplerRows,
+    uniforms: Sequence[float],
+    past: Past | None = None,
+    allowed_bv: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw the next token of each row.
 
@@ -134,12 +196,13 @@ def sample(
         logits_bv: (B, V) fp32 from the model.
         rows: settings.
         uniforms: one number in [0, 1) for each row, from that row's own generator; unused where greedy.
-        seen_bv: see ``process_logits``.
+        past: see ``adjust_logits``.
+        allowed_bv: see ``process_logits``.
 
     Returns:
         Token ids (B,) int64, and their log-probabilities (B,) fp32 under the model itself (temperature 1, nothing filtered).
     """
-    processed = process_logits(logits_bv, rows, seen_bv)
+    processed = process_logits(logits_bv, rows, past, allowed_bv)
     # Greedy rows take the likeliest after the penalty; argmax of a filtered row is the same, so one call serves both.
     ids = processed.argmax(-1)
     if not rows.all_greedy:
@@ -168,6 +231,25 @@ def _draw(processed_bv: Tensor, uniforms: Sequence[float]) -> Tensor:
     return token_of[at.clamp(min=starts).clamp(max=ends - 1)]
 
 
+Alternatives = tuple[tuple[int, float], ...]
+"""The likeliest token ids with their log-probabilities under the model itself."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The next token of each row of a batch.
+
+    Attributes:
+        ids: tokens.
+        logprobs: of each, under the model itself. Nats.
+        top: as many alternatives as the row asked for.
+    """
+
+    ids: list[int]
+    logprobs: list[float]
+    top: list[Alternatives]
+
+
 class Sampler:
     """The settings of a batch's rows, in groups of a size that the processor's cache holds.
 
@@ -185,15 +267,45 @@ class Sampler:
             (at, min(at + size, len(configs)), SamplerRows.build(configs[at : at + size], vocab_size, device))
             for at in range(0, len(configs), size)
         ]
-        self.penalised = any(rows.penalised for _, _, rows in self.groups)
+        self._vocab_size, self._device = vocab_size, device
+        self._alternatives = [min(config.top_logprobs, vocab_size) for config in configs]
 
     def __call__(
-        self, logits_bv: Tensor, uniforms: Sequence[float], seen_bv: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """``sample`` for the whole batch."""
-        drawn = [
-            sample(logits_bv[a:b], rows, uniforms[a:b], None if seen_bv is None else seen_bv[a:b])
-            for a, b, rows in self.groups
-        ]
-        ids, logprobs = zip(*drawn, strict=True)
-        return torch.cat(ids), torch.cat(logprobs)
+        self,
+        logits_bv: Tensor,
+        uniforms: Sequence[float],
+        histories: Sequence[History | None] = (),
+        allowed: Sequence[Tensor | None] = (),
+    ) -> Drawn:
+        """Draw for the whole batch.
+
+        Args:
+            logits_bv: (B, V) fp32 from the model.
+            uniforms: see ``sample``.
+            histories: of each row; may be left out when no row has a penalty.
+            allowed: of each row (V,) bool, tokens that its form permits, or None; may be left out.
+        """
+        ids, logprobs = [], []
+        for a, b, rows in self.groups:
+            past = Past.of(histories[a:b], self._device)
+            drawn = sample(logits_bv[a:b], rows, uniforms[a:b], past, self._stack(allowed[a:b]))
+            ids += drawn[0].tolist()
+            logprobs += drawn[1].tolist()
+        return Drawn(ids, logprobs, self._top(logits_bv))
+
+    def _stack(self, allowed: Sequence[Tensor | None]) -> Tensor | None:
+        if all(row is None for row in allowed):
+            return None
+        everything = torch.ones(self._vocab_size, dtype=torch.bool)
+        return torch.stack([everything if row is None else row for row in allowed]).to(self._device)
+
+    def _top(self, logits_bv: Tensor) -> list[Alternatives]:
+        found: list[Alternatives] = [()] * len(self._alternatives)
+        wanted = [row for row, count in enumerate(self._alternatives) if count]
+        if wanted:
+            chosen = logits_bv if len(wanted) == len(found) else logits_bv[wanted]
+            best = chosen.topk(max(self._alternatives), dim=-1)
+            values = (best.values - chosen.logsumexp(-1, keepdim=True)).tolist()
+            for row, ids, row_values in zip(wanted, best.indices.tolist(), values, strict=True):
+                found[row] = tuple(zip(ids, row_values, strict=True))[: self._alternatives[row]]
+        return found

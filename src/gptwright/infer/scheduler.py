@@ -16,6 +16,7 @@ from torch import Tensor
 from gptwright.core.errors import GptwrightError
 from gptwright.infer.adapters import Adapter
 from gptwright.infer.cache import PAGE, Lease, PagedCache
+from gptwright.infer.config import GenerationConfig
 from gptwright.infer.request import LENGTH, STOP, Piece, Request
 from gptwright.infer.runner import Part
 from gptwright.infer.sampling import Sampler
@@ -161,6 +162,11 @@ class Scheduler:
             answer.adapter = self.adapters[request.adapter]
         self.waiting.append(answer)
 
+    @staticmethod
+    def refuses(config: GenerationConfig) -> str | None:
+        """What of a request it cannot do: nothing."""
+        return None
+
     def add_adapter(self, name: str, adapter: Adapter) -> None:
         """Let requests name an adapter. One of the same name is replaced; answers that run keep the one they began with."""
         self.adapters[name] = (adapter.number, self.runner.adapter(adapter))
@@ -169,6 +175,11 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether a step has anything to do."""
         return bool(self.waiting or self.running or self.entering)
+
+    @property
+    def cache_usage(self) -> float:
+        """Share of the pages that requests hold."""
+        return self.cache.used_pages / self.cache.n_pages
 
     @torch.inference_mode()
     def step(self) -> None:
