@@ -12,7 +12,7 @@ from gptwright.project.project import Project
 
 
 class Loaded:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **_: str) -> None:
         self.path, self.closed, self.load_now = path, False, (0, 0)
 
     def close(self) -> None:

@@ -152,7 +152,7 @@ class Shelf:
         Raises:
             UserError: there is no such model.
         """
-        from gptwright.infer.engine import Engine
+        from gptwright.infer.choose import open_engine
 
         if "/" in id_or_alias or "\\" in id_or_alias or id_or_alias in (".", ".."):
             # A request names a model, never a place on this machine's disk.
@@ -168,7 +168,7 @@ class Shelf:
             with self._lock:
                 engine = self._engines.pop(ref.path, None)
             if engine is None or engine.closed:  # one that stopped after a fault is loaded anew
-                engine = Engine.load(ref.path)
+                engine = open_engine(ref.path, self.project.settings.serve.engine)
             with self._lock:
                 self._engines[ref.path] = engine
                 self._make_room()
