@@ -38,7 +38,22 @@ max_steps = 6
 batch_tokens = 128
 parallel = "fsdp"
 """
-WORDS = ["cat", "mat", "rain", "hills", "birds", "water", "stone", "green", "small", "quiet", "sang", "fell", "over", "near"]
+WORDS = [
+    "cat",
+    "mat",
+    "rain",
+    "hills",
+    "birds",
+    "water",
+    "stone",
+    "green",
+    "small",
+    "quiet",
+    "sang",
+    "fell",
+    "over",
+    "near",
+]
 
 
 @pytest.fixture
