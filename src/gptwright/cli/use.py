@@ -137,12 +137,13 @@ def serve(
     call: Call,
     host: Annotated[str | None, typer.Option(help="Address; beyond this machine only with a key.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    engine: Annotated[str | None, typer.Option(help="What runs the model: auto, builtin or openvino.")] = None,
     no_studio: Annotated[bool, typer.Option("--no-studio", help="Only the API, no pages.")] = False,
 ) -> Answer:
     """Serve the OpenAI-compatible API, with the chat page at /."""
     from gptwright.cli.serving import serve_project
 
-    serve_project(_with(call, host, port), pages=not no_studio)
+    serve_project(_with(call, host, port, engine), pages=not no_studio)
     return Answer({"stopped": True})
 
 
@@ -154,11 +155,12 @@ def studio(call: Call, port: Annotated[int | None, typer.Option(help="Port.")] =
     return Answer({"stopped": True})
 
 
-def _with(call: Call, host: str | None, port: int | None) -> Call:
+def _with(call: Call, host: str | None, port: int | None, engine: str | None = None) -> Call:
     from dataclasses import replace
 
     options = [f'serve.host="{host}"'] if host else []
     options += [f"serve.port={port}"] if port is not None else []
+    options += [f'serve.engine="{engine}"'] if engine else []
     return replace(call, overrides=(*call.overrides, *options))
 
 
