@@ -21,7 +21,10 @@ from gptwright.model.config import ModelConfig
 from gptwright.model.gguf import export_gguf
 from gptwright.model.transformer import Transformer
 
-COSTS = "no adapters per request, no alternatives with logprobs, no min_p, and a seed repeats an answer only alone"
+COSTS = (
+    "no adapters per request, no alternatives with logprobs, no min_p, typical_p, logit_bias or structured output, "
+    "and a seed repeats an answer only alone"
+)
 _FAMILIES = ("llama", "qwen2", "modern")
 
 
@@ -91,7 +94,7 @@ class OpenVinoScheduler:
     @staticmethod
     def refuses(config: GenerationConfig) -> str | None:
         """What of a request it cannot do, or None."""
-        for name in ("top_logprobs", "min_p"):
+        for name in ("top_logprobs", "min_p", "typical_p", "logit_bias", "form"):
             if getattr(config, name) != type(config).model_fields[name].default:
                 return f"{name} is not there with engine = openvino"
         return None
@@ -165,6 +168,7 @@ class OpenVinoScheduler:
                 theirs.top_k = config.top_k
             theirs.rng_seed = answer.request.seed % 2**31
         theirs.repetition_penalty = config.repetition_penalty
+        theirs.frequency_penalty, theirs.presence_penalty = config.frequency_penalty, config.presence_penalty
         ids = self._tensor(np.array([prompt], dtype=np.int64))
         self._handles[answer] = self._pipe.add_request(answer.request.number, ids, theirs)
         answer.stored = len(prompt)

@@ -52,7 +52,7 @@ class SamplerRows:
     ) -> "SamplerRows":
         """Args: configs: one for each row; vocab_size: columns of the logits."""
 
-        def flat(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
+        def flat(values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device)
 
         def column(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:

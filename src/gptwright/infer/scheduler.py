@@ -17,6 +17,7 @@ from gptwright.core.errors import GptwrightError
 from gptwright.infer.adapters import Adapter
 from gptwright.infer.cache import PAGE, Lease, PagedCache
 from gptwright.infer.config import GenerationConfig
+from gptwright.infer.history import History
 from gptwright.infer.request import LENGTH, STOP, Piece, Request
 from gptwright.infer.runner import Part
 from gptwright.infer.sampling import Sampler
@@ -60,10 +61,7 @@ class Answer:
         self.stop_ids = frozenset(config.stop_token_ids) | (
             frozenset() if config.ignore_eos else frozenset(tokenizer.stop_ids)
         )
-        self.seen: Tensor | None = None
-        if config.repetition_penalty != 1:
-            self.seen = torch.zeros(tokenizer.vocab_size, dtype=torch.bool)
-            self.seen[[i for i in self.prompt if i < tokenizer.vocab_size]] = True
+        self.history = History.wanted(config, self.prompt, tokenizer.vocab_size)
 
     @property
     def tokens(self) -> list[int]:
@@ -89,8 +87,8 @@ class Answer:
             return True
         request.ids.append(token)
         request.logprobs.append(logprob)
-        if self.seen is not None:
-            self.seen[token] = True
+        if self.history is not None:
+            self.history.add(token)
         text, stopped = self.text.push(token)
         reason = STOP if stopped else None
         # The token just sampled would be stored at position ``stored``; the context may be full.
@@ -318,24 +316,12 @@ class Scheduler:
         members = tuple(answer.request.number for answer in answers)
         if self._sampler is None or self._sampler[0] != members:
             self._sampler = (members, Sampler([a.request.config for a in answers], self.vocab_size, self.device))
-        sampler = self._sampler[1]
-        seen = None
-        if sampler.penalised:
-            nothing = torch.zeros(self.vocab_size, dtype=torch.bool)
-            seen = torch.stack([nothing if a.seen is None else a.seen[: self.vocab_size] for a in answers]).to(
-                self.device
-            )
         uniforms = [a.request.random.random() for a in answers]
-        ids, logprobs = sampler(logits, uniforms, seen)
+        drawn = self._sampler[1](logits, uniforms, [a.history for a in answers])
         finished = []
-        for row, (token, logprob) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True)):
-            answer = answers[row]
+        for answer, token, logprob, top in zip(answers, drawn.ids, drawn.logprobs, drawn.top, strict=True):
             if logprob != logprob:  # NaN
                 raise GptwrightError("the model's logits are not numbers; its weights are damaged")
-            top: tuple[tuple[int, float], ...] = ()
-            if answer.request.config.top_logprobs:
-                best = torch.log_softmax(logits[row], -1).topk(min(answer.request.config.top_logprobs, self.vocab_size))
-                top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
             if answer.accept(token, logprob, top, self.seq_len):
                 finished.append(answer)
         return finished
