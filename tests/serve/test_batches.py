@@ -333,6 +333,13 @@ def test_file_when_too_large_or_missing_then_it_is_refused(start: Any, control: 
     url, _ = start(control=control, config=ServeConfig(max_upload=10_000))
     large = httpx.post(url + "/v1/files", data={"purpose": "batch"}, files={"file": ("a", b"x" * 20_000)})
     assert (large.status_code, large.json()["error"]["code"]) == (413, "body_too_large")
+    url2, _ = start(control=control, config=ServeConfig(max_stored=1000))
+    codes = []
+    for _ in range(3):
+        response = httpx.post(url2 + "/v1/files", data={"purpose": "batch"}, files={"file": ("a", b"x" * 400)})
+        codes.append(response.status_code)
+    assert codes == [200, 200, 413]
+    assert response.json()["error"]["code"] == "storage_full"
     missing = httpx.post(url + "/v1/files", data={"purpose": "batch"})
     assert (missing.status_code, missing.json()["error"]["param"]) == (400, "file")
 

@@ -63,7 +63,7 @@ async def load(url: str, connections: int, seconds: float) -> dict[str, int]:
     ("connections", "seconds"),
     [
         pytest.param(60, 6, marks=pytest.mark.slow),
-        pytest.param(500, 300, marks=pytest.mark.soak),
+        pytest.param(500, 300, marks=[pytest.mark.slow, pytest.mark.soak]),
     ],
 )
 def test_server_when_half_of_many_clients_vanish_then_nothing_is_lost_mixed_or_left(

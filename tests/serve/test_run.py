@@ -196,8 +196,11 @@ def test_metrics_when_the_database_is_away_then_answers_still_come(
     control.session = away  # type: ignore[method-assign]
     assert httpx.post(url + CHAT, json=body("hello")).status_code == 200
     refused = httpx.get(url + "/v1/responses/resp_x")
-    assert refused.status_code == 503
-    assert refused.json()["error"]["code"] == "database_away"
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_away")
+    locked, _ = start(control=control, config=ServeConfig(require_key=True))
+    refused = httpx.post(locked + CHAT, json=body("hello"), headers={"Authorization": "Bearer gw-x"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_away")
+    assert refused.headers["retry-after"] == "5"
     control.session = whole  # type: ignore[method-assign]
     assert httpx.get(url + "/v1/responses/resp_x").status_code == 404
     assert httpx.post(url + "/v1/responses", json={"model": "production", "input": "x"}).status_code == 200
@@ -223,3 +226,37 @@ def test_traces_when_answers_are_given_then_a_span_holds_its_parts_and_no_text(s
     assert whole.attributes["gptwright.request_id"] == answer.headers["x-request-id"]
     assert whole.start_time <= spans["prefill"].start_time <= spans["decode"].start_time <= whole.end_time
     assert "secret" not in "".join(span.to_json() for span in spans.values())
+
+
+@pytest.mark.slow
+def test_database_when_it_is_killed_and_comes_back_then_the_server_goes_on(start: Any, postgres: str) -> None:
+    import sqlalchemy as sa
+
+    admin = sa.create_engine(f"{postgres}/postgres", isolation_level="AUTOCOMMIT")
+
+    def say(text: str) -> None:
+        with admin.connect() as connection:
+            connection.execute(sa.text(text))
+
+    say("CREATE DATABASE killed TEMPLATE gptwright")
+    store = ControlStore.open(f"{postgres}/killed")
+    url, _ = start(control=store)
+    asked = {"model": "production", "input": "hello"}
+    first = httpx.post(url + "/v1/responses", json=asked).json()["id"]
+    say("ALTER DATABASE killed ALLOW_CONNECTIONS false")
+    say("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'killed'")
+    assert httpx.get(f"{url}/v1/responses/{first}").status_code == 503
+    assert httpx.post(url + CHAT, json=body("hello")).status_code == 200  # what needs no database is answered
+    assert httpx.get(url + "/health").status_code == 200
+    say("ALTER DATABASE killed ALLOW_CONNECTIONS true")
+    assert httpx.get(f"{url}/v1/responses/{first}").status_code == 200
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": asked}
+    sent = httpx.post(url + "/v1/files", data={"purpose": "batch"}, files={"file": ("a", json.dumps(line).encode())})
+    batch = {"input_file_id": sent.json()["id"], "endpoint": "/v1/responses", "completion_window": "1h"}
+    made = httpx.post(url + "/v1/batches", json=batch).json()["id"]
+    end = time.monotonic() + 60
+    while (state := httpx.get(f"{url}/v1/batches/{made}").json()["status"]) != "completed" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert state == "completed"  # the worker outlived it too
+    store.close()
+    admin.dispose()

@@ -11,6 +11,7 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
+from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gptwright.serve.caller import BATCH, Caller
 from gptwright.serve.config import is_loopback
-from gptwright.serve.errors import ApiError, error_response
+from gptwright.serve.errors import ApiError, database_away, error_response
 from gptwright.serve.generate import Backend
 from gptwright.serve.keys import OpenedKey, find_key
 from gptwright.serve.limits import Account, Limits
@@ -92,12 +93,22 @@ class Edge:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008, "reason": error.message[:100]})
                 return
-            await error_response(error, scope["path"], request_id)(scope, receive, send_on)
+            await self._refuse(error, scope, receive, send_on, request_id)
+            finished = True
+        except OperationalError as error:
+            if scope["type"] == "websocket" or status != 500:  # an answer has begun
+                raise
+            log.error("the control store did not answer", exc_info=error)
+            await self._refuse(database_away(), scope, receive, send_on, request_id)
             finished = True
         finally:
             self.backend.active -= counted
             if scope["type"] == "http":
                 self._count(scope, status if finished or status != 500 else 499, started, request_id)
+
+    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        self.metrics.errors.labels(error.code or str(error.status)).inc()
+        await error_response(error, scope["path"], request_id)(scope, receive, send)
 
     async def _check(self, scope: Scope, headers: Headers, caller: Caller, foreign: str | None) -> None:
         host = self._check_host(headers)

@@ -136,6 +136,11 @@ _BRANCH = re.compile(
 """Which alternative of a type was tried: pydantic puts it into the place of a fault, where no field of a request stands."""
 
 
+def database_away() -> ApiError:
+    """The answer while the control store cannot be reached, or cannot write."""
+    return ApiError(503, "The control store does not answer.", code="database_away", headers={"Retry-After": "5"})
+
+
 def install(app: FastAPI, counted: Callable[[str], None] = lambda code: None) -> None:
     """Make every error of the app take OpenAI's shape.
 
@@ -171,8 +176,7 @@ def install(app: FastAPI, counted: Callable[[str], None] = lambda code: None) ->
 
     async def away(request: Request, error: Exception) -> Response:
         log.error("the control store did not answer", exc_info=error)
-        headers = {"Retry-After": "5"}
-        return respond(request, ApiError(503, "The control store is away.", code="database_away", headers=headers))
+        return respond(request, database_away())
 
     async def gone(_request: Request, _error: Exception) -> Response:
         return Response(status_code=499)

@@ -74,6 +74,14 @@ class FileStore:
                 row.size_bytes += len(chunk)
             return row
 
+    def stored_bytes(self, key_id: int | None) -> int:
+        """Size of all files of a caller. Bytes."""
+        whose = StoredFile.key_id.is_(None) if key_id is None else StoredFile.key_id == key_id
+        with self._control.session() as session:
+            return int(
+                session.scalar(sa.select(sa.func.coalesce(sa.func.sum(StoredFile.size_bytes), 0)).where(whose)) or 0
+            )
+
     def get(self, file_id: str, key_id: int | None) -> StoredFile:
         """A file, without its bytes.
 

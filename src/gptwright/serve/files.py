@@ -31,7 +31,7 @@ class FileObject(BaseModel):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
-    expires_at: int | None
+    expires_at: int | None = None
     filename: str
     purpose: str
     status: Literal["processed"] = "processed"
@@ -42,8 +42,8 @@ class FileList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[FileObject]
-    first_id: str | None
-    last_id: str | None
+    first_id: str | None = None
+    last_id: str | None = None
     has_more: bool
 
 
@@ -113,8 +113,8 @@ class BatchList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[BatchObject]
-    first_id: str | None
-    last_id: str | None
+    first_id: str | None = None
+    last_id: str | None = None
     has_more: bool
 
 
@@ -154,6 +154,12 @@ def add_files(app: FastAPI, backend: Backend) -> None:
             )
         if (anchor is None) != (seconds is None):
             raise ApiError(400, "expires_after: needs anchor and seconds.", param="expires_after", code="invalid_value")
+        stored = await asyncio.to_thread(files().stored_bytes, owner(request))
+        if stored + (file.size or 0) > backend.config.max_stored:
+            most = backend.config.max_stored
+            raise ApiError(
+                413, f"All files together may have {most} bytes. Delete some.", param="file", code="storage_full"
+            )
         row = await asyncio.to_thread(
             files().save, file.file, file.filename or "file", purpose, owner(request), seconds
         )

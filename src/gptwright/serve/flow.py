@@ -145,7 +145,7 @@ class Flow:
         Raises:
             UserError: the engine does not take it.
         """
-        self._watch()
+        self.watch()
 
         def listener(index: int) -> Listener:
             def take(piece: Piece) -> None:
@@ -217,7 +217,7 @@ class Flow:
         self._cancel_work = task.cancel
         # A task that is cancelled before its first step never gets to its own ``finally``.
         task.add_done_callback(lambda _task: self._slots.free(self))
-        self._watch()
+        self.watch()
 
     async def events(self) -> AsyncIterator[Step | None]:
         """Steps as they come; None after a silence, so that a comment can be sent.
@@ -300,8 +300,10 @@ class Flow:
                 self._queue.put_nowait(ClientGoneError())
                 return
 
-    def _watch(self) -> None:
-        self._tasks.append(self._loop.create_task(self._watch_client()))
+    def watch(self) -> None:
+        """Begin to watch whether the client is still there; a second time does nothing."""
+        if not self._tasks:
+            self._tasks.append(self._loop.create_task(self._watch_client()))
 
 
 class _EngineFailedError(Exception):

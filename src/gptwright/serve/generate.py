@@ -44,6 +44,8 @@ class Backend:
         slots: admission.
         draining: whether the server is about to stop.
         active: requests to the API that are worked on.
+        reading: one given text is scored or embedded at a time: it keeps a thread and the processor busy, and many would leave
+            no thread for anything else.
     """
 
     models: Models
@@ -56,6 +58,7 @@ class Backend:
     accounts: Accounts = field(init=False)
     draining: bool = False
     active: int = 0
+    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     tracer: Tracer = field(default_factory=Tracer)
     _records: set["asyncio.Task[None]"] = field(default_factory=set)
     _engines: dict[str, EngineLike] = field(default_factory=dict)
@@ -172,10 +175,6 @@ class Backend:
         flow = answer.flow
 
         def submit(listener: Callable[[int], Listener]) -> Sequence[Running]:
-            if echo_logprobs is not None:
-                for prompt in answer.prompts:
-                    flow.check_alive()
-                    prompt.scores = engine.score(prompt.ids, echo_logprobs)[prompt.lead :]
             running: list[Running] = []
             each = flow.choices // len(answer.prompts)
             # While many wait, clients take turns; a batch is a client of its own, and so is everybody without a key together.
@@ -195,6 +194,12 @@ class Backend:
             return running
 
         try:
+            flow.watch()
+            for prompt in answer.prompts if echo_logprobs is not None else ():
+                async with self.reading:
+                    flow.check_alive()
+                    scores = await asyncio.to_thread(engine.score, prompt.ids, echo_logprobs or 0)
+                prompt.scores = scores[prompt.lead :]
             await flow.run_engine(submit)
         except BaseException as error:
             flow.abandon()
@@ -286,8 +291,6 @@ class Backend:
             yield model, running, waiting, used if isinstance(used, float) else None
 
     def _flow(self, request: Request, model: str, choices: int = 1, background: bool = False) -> Flow:
-        if self.draining and not self.active:
-            raise ApiError(503, "The server is stopping.", code="stopping", headers={"Retry-After": "5"})
         c = self.config
         return Flow(request, self.slots, self.metrics, model, c.request_timeout, c.keep_alive, choices, background)
 

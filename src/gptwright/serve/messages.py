@@ -12,7 +12,7 @@ from gptwright.serve.answer import Answer
 from gptwright.serve.errors import ANTHROPIC_TYPES, ApiError, ClientGoneError, renamed_params
 from gptwright.serve.generate import Backend
 from gptwright.serve.message_shapes import CountRequest, MessageAnswer, MessagesRequest, MessageUsage, TokenCount
-from gptwright.serve.respond import Responder, begun, event_stream, failure, followed
+from gptwright.serve.respond import EventStream, Responder, begun, failure, followed
 from gptwright.serve.response_store import new_id
 from gptwright.serve.schema import ChatRequest
 from gptwright.serve.speak import Part, Speech
@@ -78,7 +78,7 @@ class _Run:
 
     async def streamed(self) -> Response:
         first, parts = await begun(self.speech)
-        return event_stream(self._stream(followed(first, parts)), self.headers)
+        return EventStream(self._stream(followed(first, parts)), self.headers, self.speech)
 
     async def _stream(self, parts: AsyncIterator[Part | None]) -> AsyncIterator[str]:
         try:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fastapi import Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gptwright.gateway.provider import UpstreamError
 from gptwright.serve import answers as shapes
@@ -38,9 +39,26 @@ def failure(error: Exception) -> ApiError:
     return ApiError(500, "The server failed; its log says why.", code="internal_error")
 
 
-def event_stream(chunks: AsyncIterator[str], headers: dict[str, str]) -> StreamingResponse:
-    """Server-sent events that no proxy holds back."""
-    return StreamingResponse(chunks, media_type="text/event-stream", headers={**headers, "X-Accel-Buffering": "no"})
+class EventStream(StreamingResponse):
+    """Server-sent events that no proxy holds back.
+
+    Args:
+        chunks: the events.
+        headers: further headers.
+        speech: closed at the end, also when the client left before the first event was asked for.
+    """
+
+    def __init__(self, chunks: AsyncIterator[str], headers: dict[str, str], speech: Speech) -> None:
+        more = {**headers, "X-Accel-Buffering": "no"}
+        super().__init__(chunks, media_type="text/event-stream", headers=more)
+        self._speech = speech
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._speech.close()
 
 
 async def begun(speech: Speech) -> tuple[Part | None, AsyncIterator[Part | None]]:
@@ -137,7 +155,7 @@ class Responder:
     async def streamed(self, *, usage: bool) -> Response:
         """The answer in pieces."""
         first, parts = await begun(self.speech)
-        return event_stream(self._stream(followed(first, parts), usage), self.headers())
+        return EventStream(self._stream(followed(first, parts), usage), self.headers(), self.speech)
 
     async def _stream(self, parts: AsyncIterator[Part | None], usage: bool) -> AsyncIterator[str]:
         head = self._head(usage)

@@ -15,7 +15,7 @@ from gptwright.serve.caller import Caller
 from gptwright.serve.conversations import After, Limit, Order, add_conversations
 from gptwright.serve.errors import ApiError, ClientGoneError, renamed_params
 from gptwright.serve.generate import Backend
-from gptwright.serve.respond import Responder, begun, event_stream, failure, followed
+from gptwright.serve.respond import EventStream, Responder, begun, failure, followed
 from gptwright.serve.response_events import Growing, event_text
 from gptwright.serve.response_shapes import (
     Deleted,
@@ -140,7 +140,7 @@ class _Run:
 
     async def streamed(self) -> Response:
         first, parts = await begun(self.speech)
-        return event_stream(self._stream(followed(first, parts)), self.headers)
+        return EventStream(self._stream(followed(first, parts)), self.headers, self.speech)
 
     async def _stream(self, parts: AsyncIterator[Part | None]) -> AsyncIterator[str]:
         growing = self.growing

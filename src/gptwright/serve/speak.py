@@ -99,6 +99,7 @@ class Speech:
     stops: tuple[str, ...] = ()
     stopped_by: dict[int, str | None] = field(default_factory=dict)
     complete: bool = False
+    _closed: bool = False
     _choices: dict[int, _Choice] = field(default_factory=dict)
 
     async def parts(self) -> AsyncIterator[Part | None]:
@@ -127,9 +128,11 @@ class Speech:
         self.complete = True
 
     def close(self) -> None:
-        """The response is over: what still runs is cancelled, and what was used is written."""
-        self.answer.flow.close(self.complete)
-        self.backend.count(self.answer)
+        """The response is over: what still runs is cancelled, and what was used is written. A second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.answer.flow.close(self.complete)
+            self.backend.count(self.answer)
 
     def _count(self, step: Step) -> None:
         answer = self.answer

@@ -99,7 +99,9 @@ def add_tokens(app: FastAPI, backend: Backend) -> None:
             for index, row in enumerate(rows):
                 if await request.is_disconnected():
                     break
-                data.append(Embedding(index=index, embedding=_coded(await asyncio.to_thread(engine.embed, row), body)))
+                async with backend.reading:
+                    vector = await asyncio.to_thread(engine.embed, row)
+                data.append(Embedding(index=index, embedding=_coded(vector, body)))
                 read += len(row)
         finally:
             if reservation is not None:
