@@ -40,7 +40,7 @@ def serve_project(call: Call, *, pages: bool, browser: bool = False) -> None:
         shelf,
         config=settings.serve,
         guard=Guard(settings.guard),
-        providers=providers(settings.providers),
+        providers=providers(settings.providers, settings.gateway, project.control),
         control=project.control,
         mount=mount,
     )

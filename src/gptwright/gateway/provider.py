@@ -3,51 +3,65 @@
 The key is read from the environment when a request is made; it is never stored, printed or put into an error.
 """
 
+import asyncio
+import contextlib
+import itertools
 import os
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from gptwright.core.errors import UserError, require
+from gptwright.core.errors import require
 from gptwright.gateway.config import ProviderConfig
+from gptwright.gateway.faults import UpstreamError, upstream_error
+from gptwright.gateway.outgoing import Messages, may_leave
+from gptwright.gateway.retry import wait_before_retry
+from gptwright.gateway.spend import Charge, Spend
 
 if TYPE_CHECKING:
     import openai
 
+__all__ = ["CallPiece", "ChatSettings", "Delta", "Provider", "UpstreamError", "estimated_tokens"]
+
 NO_KEY = "none"
 """The client insists on some key; upstreams without one ignore it."""
 
-
-class UpstreamError(UserError):
-    """The provider did not answer as it should.
-
-    Args:
-        what: the fault.
-        provider: its name in the configuration.
-        status: the HTTP status that tells a client of ours what happened.
-        fix: what to do now.
-    """
-
-    def __init__(self, what: str, *, provider: str, status: int = 502, fix: str | None = None) -> None:
-        super().__init__(what, where=f"providers.{provider}", fix=fix)
-        self.status = status
+_BYTES_A_TOKEN = 3
+"""For estimates, on the high side: English text has about four to five bytes a token, most others fewer."""
 
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """What a chat request may ask of an upstream. None leaves the choice to it."""
+    """What a chat request may ask of an upstream, under the protocol's names. None leaves the choice to it."""
 
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     stop: Sequence[str] = ()
     seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: Mapping[str, float] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    response_format: Mapping[str, Any] | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Only what was chosen, under the protocol's names."""
-        given = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "seed")}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return {**chosen, "stop": list(self.stop)} if self.stop else chosen
+        """Only what was chosen."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if v is not None and v != ()}
+
+
+@dataclass(frozen=True)
+class CallPiece:
+    """A piece of a tool call: id and name on its first one."""
+
+    index: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,9 +71,10 @@ class Delta:
     Attributes:
         text: may be empty.
         model: the id that the upstream says it answers with.
-        finish_reason: ``stop`` or ``length`` on the last piece.
-        prompt_tokens: on the last piece, if the upstream counts.
-        completion_tokens: on the last piece, if the upstream counts.
+        finish_reason: ``stop``, ``length`` or ``tool_calls`` on the last piece of the answer.
+        prompt_tokens: estimated until the upstream has counted.
+        completion_tokens: so far; estimated until the upstream has counted.
+        calls: pieces of tool calls.
     """
 
     text: str
@@ -67,6 +82,7 @@ class Delta:
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    calls: Sequence[CallPiece] = ()
 
 
 class Provider:
@@ -75,10 +91,11 @@ class Provider:
     Args:
         name: its name in the configuration; models are written ``name:model``.
         config: its ``[providers.NAME]`` section.
+        spend: counts what is spent; None: nothing is counted.
     """
 
-    def __init__(self, name: str, config: ProviderConfig) -> None:
-        self.name, self.config = name, config
+    def __init__(self, name: str, config: ProviderConfig, spend: Spend | None = None) -> None:
+        self.name, self.config, self.spend = name, config, spend or Spend({name: config})
 
     def models(self) -> list[str]:
         """Ids of the models it offers.
@@ -86,18 +103,22 @@ class Provider:
         Raises:
             UpstreamError: it cannot be reached, or refuses.
         """
-        with self._client() as client, self._errors():
-            return sorted(model.id for model in client.models.list())
+        if self.config.models:
+            return sorted(self.config.models)
+        with self._errors(), self._client() as client:
+            return sorted(_bare(model.id) for model in client.models.list(**self._listing()))
 
     async def models_async(self, timeout_s: float | None = None) -> list[str]:
-        """Ids of the models it offers, without retries: a list for a menu must not keep people waiting."""
-        async with self._async_client() as client:
-            with self._errors():
-                quick = client.with_options(timeout=timeout_s or self.config.timeout, max_retries=0)
-                return sorted([model.id async for model in quick.models.list()])
+        """Ids of the models it offers: a list for a menu must not keep people waiting."""
+        if self.config.models:
+            return sorted(self.config.models)
+        with self._errors():
+            async with self._async_client() as client:
+                quick = client.with_options(timeout=timeout_s or self.config.timeout)
+                return sorted([_bare(model.id) async for model in quick.models.list(**self._listing())])
 
     def chat(
-        self, model: str, messages: Sequence[Mapping[str, str]], settings: ChatSettings | None = None
+        self, model: str, messages: Messages, settings: ChatSettings | None = None, retries: int | None = None
     ) -> Iterator[Delta]:
         """Stream an answer. Closing the iterator closes the connection, which cancels the work upstream.
 
@@ -105,58 +126,104 @@ class Provider:
             model: the upstream's own name for the model.
             messages: ``role`` and ``content``, oldest first.
             settings: how to generate.
+            retries: instead of the configuration's.
 
         Raises:
-            UpstreamError: it cannot be reached, or refuses.
+            UpstreamError: it cannot be reached, refuses, breaks off, or must not be asked.
         """
-        with self._client() as client, self._errors():
-            stream = client.chat.completions.create(**self._request(model, messages, settings))
-            with stream:
-                for chunk in stream:
-                    yield _delta(chunk, model)
+        call = _Call(self, model, messages, settings or ChatSettings())
+        call.begin()
+        try:
+            with self._client() as client:
+                for tried in itertools.count():
+                    try:
+                        with self._errors():
+                            stream = client.chat.completions.create(**call.request)
+                        break
+                    except UpstreamError as error:
+                        time.sleep(self._wait_or_raise(error, tried, retries))
+                with self._errors(), stream:
+                    for chunk in stream:
+                        yield call.read(chunk)
+                    call.check_whole()
+        finally:
+            call.settle()
 
     async def chat_async(
-        self, model: str, messages: Sequence[Mapping[str, str]], settings: ChatSettings | None = None
+        self, model: str, messages: Messages, settings: ChatSettings | None = None, retries: int | None = None
     ) -> AsyncIterator[Delta]:
         """The same as ``chat``, for a server."""
-        async with self._async_client() as client:
-            with self._errors():
-                stream = await client.chat.completions.create(**self._request(model, messages, settings))
-                async with stream:
-                    async for chunk in stream:
-                        yield _delta(chunk, model)
+        call = _Call(self, model, messages, settings or ChatSettings())
+        await asyncio.to_thread(call.begin)  # searches for personal data, and may read the database
+        try:
+            async with self._async_client() as client:
+                for tried in itertools.count():
+                    try:
+                        with self._errors():
+                            stream = await client.chat.completions.create(**call.request)
+                        break
+                    except UpstreamError as error:
+                        await asyncio.sleep(self._wait_or_raise(error, tried, retries))
+                with self._errors():
+                    async with stream:
+                        async for chunk in stream:
+                            yield call.read(chunk)
+                        call.check_whole()
+        finally:
+            call.settle()
 
-    def complete(self, model: str, messages: Sequence[Mapping[str, str]], settings: ChatSettings | None = None) -> str:
+    def complete(self, model: str, messages: Messages, settings: ChatSettings | None = None) -> str:
         """The whole answer as one text."""
         return "".join(delta.text for delta in self.chat(model, messages, settings))
 
-    def _request(
-        self, model: str, messages: Sequence[Mapping[str, str]], settings: ChatSettings | None
-    ) -> dict[str, Any]:
-        return {
-            "model": model,
-            "messages": [dict(message) for message in messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **(settings or ChatSettings()).fields(),
-        }
+    def unsupported(self, settings: ChatSettings) -> str | None:
+        """The first of the chosen fields that this API would ignore."""
+        ways, chosen = self.config.ways, settings.fields()
+        if (settings.temperature or 0) > ways.hottest:
+            return "temperature"
+        return next((name for name in chosen if name in ways.unsupported), None)
+
+    def _wait_or_raise(self, error: UpstreamError, tried: int, retries: int | None) -> float:
+        most = self.config.max_retries if retries is None else retries
+        wait = wait_before_retry(error, tried, most, self.config.retry_wait)
+        if wait is None:
+            raise error
+        return wait
+
+    def _key(self) -> str:
+        if (variable := self.config.api_key_env) is None:
+            return NO_KEY
+        key = os.environ.get(variable, "").strip()
+        if not key:
+            raise UpstreamError(
+                f"the environment variable {variable} is not set",
+                provider=self.name,
+                code="upstream_key",
+                fix=f"Put the key there: export {variable}=...",
+            )
+        if not key.isascii() or not key.isprintable():
+            raise UpstreamError(
+                f"what the environment variable {variable} holds is no key: it has characters that no header can carry",
+                provider=self.name,
+                code="upstream_key",
+            )
+        return key
+
+    def _listing(self) -> dict[str, Any]:
+        header = self.config.ways.listing_header
+        if header is None:
+            return {}
+        import openai
+
+        # Anthropic's list is of its own protocol: 20 a page, unless more are asked for.
+        headers = {header: self._key(), "anthropic-version": "2023-06-01", "Authorization": openai.Omit()}
+        return {"extra_headers": headers, "extra_query": {"limit": 1000}}
 
     def _options(self) -> dict[str, Any]:
-        key = NO_KEY
-        if (variable := self.config.api_key_env) is not None:
-            key = os.environ.get(variable, "").strip()
-            if not key:
-                raise UpstreamError(
-                    f"the environment variable {variable} is not set",
-                    provider=self.name,
-                    fix=f"Put the key there: export {variable}=...",
-                )
-        return {
-            "api_key": key,
-            "base_url": self.config.base_url,
-            "timeout": self.config.timeout,
-            "max_retries": self.config.max_retries,
-        }
+        module: Any = require("openai", "serve")
+        timeout = module.Timeout(self.config.timeout, connect=min(self.config.timeout, self.config.connect_timeout))
+        # Retries are ours: the client would wait for as long as it is told to.
+        return {"api_key": self._key(), "base_url": self.config.base_url, "timeout": timeout, "max_retries": 0}
 
     def _client(self) -> "openai.OpenAI":
         module: Any = require("openai", "serve")
@@ -168,76 +235,124 @@ class Provider:
         client: openai.AsyncOpenAI = _anonymous(module.AsyncOpenAI(**self._options()))
         return client
 
-    def _errors(self) -> "_Errors":
-        return _Errors(self)
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except UpstreamError:
+            raise
+        except Exception as error:
+            found = upstream_error(error, self.name, self.config)
+            if found is None:
+                raise
+            raise found from error
+
+
+@dataclass
+class _Call:
+    """One request: what is sent, what came back so far, and what it costs."""
+
+    provider: Provider
+    model: str
+    messages: Messages
+    settings: ChatSettings
+    request: dict[str, Any] = field(default_factory=dict)
+    charge: Charge | None = None
+    answered: str = ""  # the upstream's own name of what answers
+    said_bytes: int = 0
+    counted: tuple[int, int] | None = None
+    started: bool = False
+    finished: bool = False
+    prompt_estimate: int = 0
+
+    def begin(self) -> None:
+        """Check what may be asked, mask, set money aside."""
+        provider, config, settings = self.provider, self.provider.config, self.settings
+        if config.models and self.model not in config.models:
+            raise UpstreamError(
+                f"{self.model} is not among the models that may be asked for ({', '.join(config.models)})",
+                provider=provider.name,
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+        if (name := provider.unsupported(settings)) is not None:
+            raise UpstreamError(
+                f"{name}: {config.vendor} would not honour it",
+                provider=provider.name,
+                status=400,
+                code="unsupported_parameter",
+                param=name,
+                fix="Leave it out, or ask another model",
+            )
+        messages = may_leave(self.messages, config.on_personal_data, provider.name)
+        chosen = settings.fields()
+        if provider.spend.limited(provider.name):
+            chosen.setdefault("max_tokens", config.answer_tokens)
+        self.answered, self.prompt_estimate = self.model, estimated_tokens(messages, settings)
+        self.charge = provider.spend.begin(
+            provider.name, self.model, self.prompt_estimate, chosen.get("max_tokens", config.answer_tokens)
+        )
+        extra = {new: chosen.pop(old) for old, new in config.ways.renamed if old in chosen}
+        usage = {"stream_options": {"include_usage": True}} if config.ways.usage_option else {}
+        self.request = {"model": self.model, "messages": messages, "stream": True, **usage, **chosen}
+        if extra:
+            self.request["extra_body"] = extra
+
+    def read(self, chunk: Any) -> Delta:
+        """A chunk as ours."""
+        self.started = True
+        choices, usage = getattr(chunk, "choices", None) or [], getattr(chunk, "usage", None)
+        self.answered = _bare(getattr(chunk, "model", None) or self.answered)
+        text, calls, finish = "", [], None
+        if choices:
+            delta, finish = getattr(choices[0], "delta", None), getattr(choices[0], "finish_reason", None)
+            text = (getattr(delta, "content", None) or "") if delta is not None else ""
+            calls = [_call_piece(call) for call in getattr(delta, "tool_calls", None) or []]
+        if not isinstance(text, str):
+            raise TypeError
+        self.finished |= finish is not None
+        self.said_bytes += len(text.encode("utf-8", "replace")) + sum(len(call.arguments) for call in calls)
+        if usage is not None:
+            self.counted = int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)
+        prompt, completion = self.tokens()
+        return Delta(text, self.answered, finish, prompt, completion, calls)
+
+    def check_whole(self) -> None:
+        """The stream is over: was the answer?"""
+        if not self.finished:
+            raise UpstreamError("its answer broke off", provider=self.provider.name, code="upstream_broke_off")
+
+    def tokens(self) -> tuple[int, int]:
+        """Of the prompt and the answer; estimated from their length unless the upstream has counted."""
+        return self.counted or (self.prompt_estimate, -(-self.said_bytes // _BYTES_A_TOKEN))
+
+    def settle(self) -> None:
+        """What was not even begun costs nothing."""
+        if self.charge is not None:
+            prompt, completion = self.tokens() if self.started else (0, 0)
+            self.charge.settle(self.answered, prompt, completion)
+
+
+def estimated_tokens(messages: Messages, settings: ChatSettings | None = None) -> int:
+    """Tokens that a prompt may have, rather too many than too few."""
+    text = sum(len(str(part).encode("utf-8", "replace")) for message in messages for part in message.values())
+    tools = len(str(settings.tools).encode()) if settings is not None and settings.tools else 0
+    return -(-(text + tools) // _BYTES_A_TOKEN) + 4 * len(messages)
+
+
+def _call_piece(call: Any) -> CallPiece:
+    function = getattr(call, "function", None)
+    name, arguments = getattr(function, "name", None), getattr(function, "arguments", None)
+    return CallPiece(int(getattr(call, "index", 0) or 0), arguments or "", getattr(call, "id", None), name)
+
+
+def _bare(model: str) -> str:
+    """Google lists its models as ``models/NAME`` and takes them without that."""
+    return model.removeprefix("models/")
 
 
 def _anonymous(client: Any) -> Any:
     """The client takes these two from the environment, and would send them to every upstream."""
     client.organization = client.project = None
     return client
-
-
-class _Errors:
-    """Turns the client's errors into ours: what happened, at which provider, what to do."""
-
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        import httpx
-        import openai
-
-        name, config = self._provider.name, self._provider.config
-        match error:
-            case openai.APITimeoutError() | httpx.TimeoutException():
-                raise UpstreamError(
-                    f"no answer from {config.base_url} within {config.timeout:g} s",
-                    provider=name,
-                    status=504,
-                    fix=f"Try again, or raise [providers.{name}] timeout",
-                ) from error
-            case openai.APIConnectionError() | httpx.TransportError():
-                raise UpstreamError(
-                    f"{config.base_url} cannot be reached", provider=name, fix="Is it running, and is base_url right?"
-                ) from error
-            case openai.AuthenticationError() | openai.PermissionDeniedError():
-                fix = (
-                    f"Check the key in {config.api_key_env}"
-                    if config.api_key_env
-                    else f"Set [providers.{name}] api_key_env"
-                )
-                raise UpstreamError("it does not accept our key", provider=name, fix=fix) from error
-            case openai.RateLimitError():
-                raise UpstreamError(
-                    "its rate limit is reached", provider=name, status=429, fix="Wait a while"
-                ) from error
-            case openai.APIStatusError() if error.status_code < 500:
-                status = error.status_code if error.status_code in (400, 404, 422) else 502
-                raise UpstreamError(f"it refused: {_said(error)}", provider=name, status=min(status, 502)) from error
-            case openai.APIError():
-                raise UpstreamError(f"it failed: {_said(error)}", provider=name) from error
-            case _:
-                return
-
-
-def _said(error: "openai.APIError") -> str:
-    """The upstream's own words, in one short line."""
-    body: Any = error.body
-    text = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(text or error.message).split())[:300].rstrip(".")
-
-
-def _delta(chunk: Any, model: str) -> Delta:
-    choice = chunk.choices[0] if chunk.choices else None
-    usage = chunk.usage
-    return Delta(
-        text=(choice.delta.content or "") if choice is not None and choice.delta is not None else "",
-        model=chunk.model or model,
-        finish_reason=choice.finish_reason if choice is not None else None,
-        prompt_tokens=usage.prompt_tokens if usage else None,
-        completion_tokens=usage.completion_tokens if usage else None,
-    )

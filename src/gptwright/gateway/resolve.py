@@ -2,14 +2,29 @@
 
 from collections.abc import Mapping
 
+from gptwright.core.control import ControlStore
 from gptwright.core.errors import UserError
-from gptwright.gateway.config import ProviderConfig
+from gptwright.gateway.config import GatewayConfig, ProviderConfig
 from gptwright.gateway.provider import Provider
+from gptwright.gateway.spend import Spend
 
 
-def providers(sections: Mapping[str, ProviderConfig]) -> dict[str, Provider]:
-    """One provider for each ``[providers.NAME]`` section."""
-    return {name: Provider(name, config) for name, config in sections.items()}
+def providers(
+    sections: Mapping[str, ProviderConfig],
+    gateway: GatewayConfig | None = None,
+    control: ControlStore | None = None,
+    writes: bool = False,
+) -> dict[str, Provider]:
+    """One provider for each ``[providers.NAME]`` section.
+
+    Args:
+        sections: by name.
+        gateway: what holds for all together.
+        control: where usage is kept, so that limits of a day outlive the process.
+        writes: whether providers write usage themselves; a server does.
+    """
+    spend = Spend(sections, control, gateway.usd_per_day if gateway is not None else None, writes)
+    return {name: Provider(name, config, spend) for name, config in sections.items()}
 
 
 def is_remote(model: str) -> bool:

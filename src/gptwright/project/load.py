@@ -120,7 +120,11 @@ class _Remote:
     def __init__(self, name: str, project: "Project") -> None:
         from gptwright.gateway.resolve import providers, resolve
 
-        self._provider, self._model = resolve(name, providers(project.settings.providers))
+        settings = project.settings
+        limits = [settings.gateway.usd_per_day, *(one.usd_per_day for one in settings.providers.values())]
+        control = project.control if any(limits) else None
+        known = providers(settings.providers, settings.gateway, control, writes=True)
+        self._provider, self._model = resolve(name, known)
         if not self._model:
             offered = self._provider.models()
             if not offered:

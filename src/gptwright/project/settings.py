@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from gptwright.core.config import Config, Count, Duration
 from gptwright.corpus.config import CorpusConfig
-from gptwright.gateway.config import ProviderConfig
+from gptwright.gateway.config import GatewayConfig, ProviderConfig
 from gptwright.gateway.serving import ServeConfig
 from gptwright.guard.config import GuardConfig
 from gptwright.release.config import GatePolicy
@@ -270,6 +270,7 @@ class Settings(Config):
     release: ReleaseSettings = Field(ReleaseSettings(), description="Promotion.")
     serve: ServeConfig = Field(ServeConfig(), description="HTTP server.")
     providers: dict[str, ProviderConfig] = Field({}, description="Hosted or remote models, by a name of your choice.")
+    gateway: GatewayConfig = Field(GatewayConfig(), description="All providers together, and who steps in for whom.")
     guard: GuardConfig = Field(GuardConfig(), description="Safeguards of the served model.")
     refresh: RefreshSettings = Field(RefreshSettings(), description="Keeping the model up to date.")
     tracking: TrackingSettings = Field(TrackingSettings(), description="Extra sinks for curves.")
