@@ -7,6 +7,9 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
 
 // One for the process, never destroyed: at exit its threads sleep. Calls of several models take turns.
 struct Team {
@@ -63,4 +66,12 @@ struct Team {
         while (inside.load(std::memory_order_acquire)) std::this_thread::yield();
     }
 };
-static Team& team() { static Team* one = new Team; return *one; }
+static Team& team() {
+    static std::atomic<Team*> one{new Team};
+#if !defined(_WIN32)
+    static std::atomic<int> owner{int(getpid())};
+    int me = int(getpid());
+    if (owner.exchange(me) != me) one.store(new Team);  // after fork() the threads are the parent's alone
+#endif
+    return *one.load();
+}
