@@ -11,6 +11,7 @@ from starlette.routing import Match
 
 from gptwright import __version__
 from gptwright.core.control import ControlStore, Feedback
+from gptwright.gateway.config import GatewayConfig
 from gptwright.gateway.provider import Provider
 from gptwright.guard.guard import Guard
 from gptwright.serve import answers as shapes
@@ -47,6 +48,7 @@ def create_app(
     config: ServeConfig | None = None,
     guard: Guard | None = None,
     providers: Mapping[str, Provider] | None = None,
+    gateway: GatewayConfig | None = None,
     control: ControlStore | None = None,
     mount: Callable[[FastAPI], None] | None = None,
     tracer: Tracer | None = None,
@@ -58,6 +60,7 @@ def create_app(
         config: the ``[serve]`` section.
         guard: what may go in and out.
         providers: upstreams by name, for ``provider:model``.
+        gateway: the ``[gateway]`` section: which models step in for which.
         control: where keys, usage and feedback are kept; without it there are no keys and nothing is kept.
         mount: called at the end with the app, to add pages (``gptwright.studio.mount``).
         tracer: where traces go; None: as ``[serve] traces`` says.
@@ -68,7 +71,16 @@ def create_app(
     config = config or ServeConfig()
     metrics = Metrics()
     tracer = tracer or (exporting() if config.traces else Tracer())
-    backend = Backend(models, config, guard or Guard(), dict(providers or {}), control, metrics, tracer=tracer)
+    backend = Backend(
+        models,
+        config,
+        guard or Guard(),
+        dict(providers or {}),
+        control,
+        metrics,
+        gateway or GatewayConfig(),
+        tracer=tracer,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -128,7 +140,9 @@ def _add_models(app: FastAPI, backend: Backend) -> None:
     async def all_models() -> list[ModelInfo]:
         own = await asyncio.to_thread(backend.models.list)
         others = await asyncio.gather(*(of_provider(provider) for provider in backend.providers.values()))
-        return [*own, *(model for group in others for model in group)]
+        routes = [ModelInfo(name, 0, "gateway") for name in backend.gateway.routes]
+        taken = set(backend.gateway.routes)
+        return [*(m for m in own if m.id not in taken), *routes, *(model for group in others for model in group)]
 
     def shape(model: ModelInfo) -> shapes.Model:
         return shapes.Model(id=model.id, created=model.created, owned_by=model.owned_by, root=model.root or model.id)

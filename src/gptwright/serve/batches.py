@@ -28,7 +28,8 @@ _IDLE_S = 2.0
 _PATIENCE_S = 2.0
 """A batch's request waits while people do; after this one begins all the same, so that a busy server gets its batches done too."""
 _CLEAN_S = 600.0
-_RETRY = {429: "server_busy", 503: "stopping"}
+_LATER = frozenset({"server_busy", "stopping", "database_away"})
+"""Errors that say nothing of the request: it is asked again later, or by the next server."""
 
 
 @contextlib.asynccontextmanager
@@ -131,8 +132,8 @@ class Worker:
         inner = Caller(caller.key, caller.account, background=True, request_id=request_id)
         status, answer = await call(self._app, batch.endpoint, line.body, inner)
         code = answer.get("error", {}).get("code") if status >= 400 and isinstance(answer.get("error"), dict) else None
-        if _RETRY.get(status) is not None and code == _RETRY[status]:
-            return False  # it stays as it is, for later or for the next start
+        if code in _LATER:
+            return False
         await asyncio.to_thread(self._store.answered, line, status, request_id, answer)
         self._backend.metrics.batch_lines.labels("failed" if status >= 400 else "completed").inc()
         return True

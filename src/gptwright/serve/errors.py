@@ -90,6 +90,7 @@ def from_user_error(error: UserError, *, status: int = 400) -> ApiError:
         str(error),
         param=getattr(error, "param", None),
         code=getattr(error, "code", None),
+        headers=getattr(error, "headers", None),
     )
 
 

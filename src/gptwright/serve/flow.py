@@ -4,9 +4,11 @@ When the client leaves, the deadline passes or the server stops, the work is can
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -16,6 +18,7 @@ from gptwright.gateway.provider import Delta
 from gptwright.serve.errors import ApiError, ClientGoneError, from_user_error
 from gptwright.serve.metrics import Metrics
 from gptwright.serve.protocols import Piece, Running
+from gptwright.serve.structure import CallDelta
 
 log = logging.getLogger("gptwright.serve")
 
@@ -37,6 +40,7 @@ class Step:
     model: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    calls: Sequence[CallDelta] = ()
 
 
 class Slots:
@@ -134,6 +138,8 @@ class Flow:
         self._deadline = self._loop.time() + timeout_s
         self._timeout_s = timeout_s
         self.cancelled: str | None = None
+        self.peeked: deque[Step] = deque()
+        self._over = False
         slots.take(self)
 
     async def run_engine(self, submit: Submit) -> None:
@@ -205,6 +211,7 @@ class Flow:
                             model=delta.model,
                             prompt_tokens=delta.prompt_tokens,
                             completion_tokens=delta.completion_tokens,
+                            calls=[CallDelta(c.index, c.arguments, c.id, c.name) for c in delta.calls],
                         )
                     )
                 self._queue.put_nowait(None)
@@ -219,7 +226,7 @@ class Flow:
         task.add_done_callback(lambda _task: self._slots.free(self))
         self.watch()
 
-    async def events(self) -> AsyncIterator[Step | None]:
+    async def events(self) -> AsyncGenerator[Step | None, None]:
         """Steps as they come; None after a silence, so that a comment can be sent.
 
         Raises:
@@ -227,6 +234,11 @@ class Flow:
             ApiError: the work failed, or took too long.
         """
         while True:
+            if self.peeked:
+                yield self.peeked.popleft()
+                continue
+            if self._over:
+                return
             left = self._deadline - self._loop.time()
             if left <= 0:
                 self.cancel("timeout")
@@ -237,11 +249,34 @@ class Flow:
                 yield None
                 continue
             if item is None:
+                self._over = True
                 return
             if isinstance(item, BaseException):
                 raise await self._refusal(item)
             self._clock(item)
             yield item
+
+    async def peek(self, enough: Callable[[list[Step]], bool]) -> list[Step]:
+        """Look at the first steps; ``events`` gives them all the same.
+
+        Args:
+            enough: told of the steps so far, whether they will do.
+
+        Returns:
+            Steps until there were enough, or the answer was over.
+
+        Raises:
+            ClientGoneError, ApiError: as ``events``.
+        """
+        seen: list[Step] = []
+        async with contextlib.aclosing(self.events()) as events:
+            async for step in events:
+                if step is not None:
+                    seen.append(step)
+                    if enough(seen):
+                        break
+        self.peeked.extend(seen)
+        return seen
 
     def _clock(self, step: Step) -> None:
         now = time.monotonic()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,9 @@ from fastapi import Request
 
 from gptwright.core.control import ControlStore
 from gptwright.core.errors import UserError
-from gptwright.gateway.provider import ChatSettings, Provider
-from gptwright.gateway.resolve import is_remote, resolve
+from gptwright.gateway.config import GatewayConfig
+from gptwright.gateway.provider import Provider
+from gptwright.gateway.resolve import is_remote
 from gptwright.guard.guard import Guard
 from gptwright.infer.config import GenerationConfig
 from gptwright.serve.accounts import Accounts
@@ -25,6 +27,8 @@ from gptwright.serve.flow import Flow, Listener, Slots
 from gptwright.serve.keys import record_usage
 from gptwright.serve.metrics import EngineNumbers, Metrics
 from gptwright.serve.protocols import EngineLike, Models, Running
+from gptwright.serve.remote import ask_provider
+from gptwright.serve.routing import first_that_answers
 from gptwright.serve.schema import ChatRequest, CompletionRequest, Sampling
 from gptwright.serve.structure import FREE, Structure, structure
 from gptwright.serve.tracing import Tracer
@@ -41,6 +45,7 @@ class Backend:
     Attributes:
         models: what this server answers with.
         providers: upstreams by name.
+        gateway: which models step in for which.
         slots: admission.
         draining: whether the server is about to stop.
         active: requests to the API that are worked on.
@@ -54,6 +59,7 @@ class Backend:
     providers: Mapping[str, Provider]
     control: ControlStore | None
     metrics: Metrics
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
     slots: Slots = field(init=False)
     accounts: Accounts = field(init=False)
     draining: bool = False
@@ -61,7 +67,8 @@ class Backend:
     reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     tracer: Tracer = field(default_factory=Tracer)
     _records: set["asyncio.Task[None]"] = field(default_factory=set)
-    _engines: dict[str, EngineLike] = field(default_factory=dict)
+    # Weak: a model that the shelf put away must not stay in memory for the sake of a gauge.
+    _engines: "weakref.WeakValueDictionary[str, EngineLike]" = field(default_factory=weakref.WeakValueDictionary)
 
     def __post_init__(self) -> None:
         self.slots = Slots(self.config.max_concurrent, self.metrics)
@@ -94,11 +101,28 @@ class Backend:
         return full, engine
 
     async def chat(self, body: ChatRequest, request: Request) -> Answer:
-        """Start a chat answer."""
-        form = structure(body.response_format, body.tools or (), body.tool_choice, body.parallel_tool_calls)
+        """Start a chat answer: of a model, of a provider's, or of the first of a route that can."""
+        if (route := self.gateway.routes.get(body.model)) is not None:
+            return await first_that_answers(self, route, body, request)
+        return await self.ask(body, request)
+
+    async def ask(self, body: ChatRequest, request: Request, retries: int | None = None) -> Answer:
+        """Start a chat answer of one model.
+
+        Args:
+            body: the request.
+            request: whose client is watched.
+            retries: how often a provider is asked again, instead of its configuration's.
+        """
+        remote = is_remote(body.model) and body.model.partition(":")[0] in self.providers
+        try:
+            form = structure(body.response_format, body.tools or (), body.tool_choice, body.parallel_tool_calls)
+        except ApiError as error:
+            if not remote or error.code != "unsupported_parameter":  # what our engine cannot, a provider may
+                raise
         messages = self.guard.check_prompt(body.plain)
-        if is_remote(body.model) and body.model.partition(":")[0] in self.providers:
-            return self._remote(body, messages, request)
+        if remote:
+            return ask_provider(self, body, messages, request, retries)
         self.slots.check()
         model, engine = await self.engine(body.model)
         n = body.n or 1
@@ -161,7 +185,7 @@ class Backend:
         caller = Caller.of(request.scope)
         reservation = None if caller.background else caller.account.begin(tokens + each * len(prompts) * most)
         try:
-            flow = self._flow(request, model, each * len(prompts), caller.background)
+            flow = self.flow(request, model, each * len(prompts), caller.background)
         except BaseException:
             if reservation is not None:
                 reservation.settle(0)
@@ -284,13 +308,17 @@ class Backend:
     def _engine_numbers(self) -> Iterable[EngineNumbers]:
         for model, engine in list(self._engines.items()):
             if getattr(engine, "closed", False):
-                self._engines.pop(model, None)
                 continue
             running, waiting = getattr(engine, "load_now", (0, 0))
             used = getattr(engine, "cache_usage", None)
             yield model, running, waiting, used if isinstance(used, float) else None
 
-    def _flow(self, request: Request, model: str, choices: int = 1, background: bool = False) -> Flow:
+    def flow(self, request: Request, model: str, choices: int = 1, background: bool = False) -> Flow:
+        """Steps of a new answer, once it is admitted.
+
+        Raises:
+            ApiError: 429, 503.
+        """
         c = self.config
         return Flow(request, self.slots, self.metrics, model, c.request_timeout, c.keep_alive, choices, background)
 
@@ -306,30 +334,6 @@ class Backend:
         limit = body.token_limit or self.config.default_max_tokens
         fields = {**given, **form.settings, "stop": body.stop_texts, "max_tokens": limit, "top_logprobs": top_logprobs}
         return GenerationConfig.model_validate(fields)
-
-    def _remote(self, body: ChatRequest, messages: list[dict[str, str]], request: Request) -> Answer:
-        unknown = ("top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias")
-        for name in (*unknown, "logprobs", "top_logprobs", "truncation"):
-            if getattr(body, name):
-                raise ApiError(
-                    400, f"{name}: not supported for models of providers.", param=name, code="unsupported_parameter"
-                )
-        if (body.n or 1) > 1:
-            raise ApiError(400, "n: only 1 for models of providers.", param="n", code="unsupported_parameter")
-        provider, model = resolve(body.model, self.providers)
-        settings = ChatSettings(
-            max_tokens=body.token_limit,
-            temperature=body.temperature,
-            top_p=body.top_p,
-            stop=body.stop_texts,
-            seed=body.seed,
-        )
-        caller = Caller.of(request.scope)
-        reservation = None if caller.background else caller.account.begin(body.token_limit or 0)
-        label = body.model.partition(":")[0] + ":*"
-        flow = self._flow(request, label, background=caller.background)
-        flow.run_provider(provider.chat_async(model, messages, settings))
-        return Answer(body.model, flow, caller, end_user=body.end_user, reservation=reservation)
 
 
 def check_ids(ids: Iterable[int], vocab_size: int, param: str) -> None:

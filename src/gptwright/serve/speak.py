@@ -47,6 +47,7 @@ class _Choice:
         if self.speech.stops and step.token_id is not None:
             self.ids.append(step.token_id)
         said, calls = self.reader.push(step.text)
+        calls = [*calls, *step.calls]  # a provider sends its calls apart from its text
         text = self.mask.push(said)
         self.called |= bool(calls)
         # With masking, tokens wait for the end: they would show what the text hides.
