@@ -24,6 +24,7 @@ from gptwright.infer.request import Piece, Request, Result
 from gptwright.infer.scheduler import Scheduler
 from gptwright.infer.scoring import TokenScore, embed, score
 from gptwright.infer.speculative import PromptLookup
+from gptwright.infer.structured import Forms
 from gptwright.model.transformer import Transformer
 from gptwright.tokens.tokenizer import Tokenizer
 
@@ -75,6 +76,7 @@ class Engine:
             self._scheduler = Scheduler(
                 self.model, tokenizer, max_batch, prefill_tokens, kv_bytes, weights, max_gap_s, drafter
             )
+        self._forms = Forms(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
         self._arrived: list[Request] = []
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -357,6 +359,8 @@ class Engine:
             raise UserError(reason, fix="Leave it out, or serve with engine = builtin")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         request = Request(ids, config or _DEFAULT, deadline, on_piece)
+        if request.config.form is not None:
+            request.guide = self._forms.open(request.config.form)
         request.on_wake(self._wake)
         return request
 

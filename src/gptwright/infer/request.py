@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gptwright.infer.config import GenerationConfig
+from gptwright.infer.structured import Guide
 
 STOP, LENGTH, CANCELLED, DEADLINE = "stop", "length", "cancelled", "deadline"
 
@@ -76,6 +77,7 @@ class Request:
         on_piece: called with each piece on the engine's thread instead of queueing it; must be quick. If it raises, the request is cancelled.
         adapter: the adapter that answers, by its name in the engine; None: the model itself.
         client: whose request it is; clients take turns.
+        guide: keeps the answer to ``config.form``; None without one.
         reused_tokens: of the prompt, found in the cache. Set when it starts.
         started_at: ``time.monotonic()`` when its prompt began to be taken in; None while it waits. Seconds.
     """
@@ -86,6 +88,7 @@ class Request:
     on_piece: Callable[[Piece], None] | None = None
     adapter: str | None = None
     client: str = ""
+    guide: Guide | None = None
     number: int = field(default_factory=lambda: next(_numbers))
     dropped_messages: int = 0
     reused_tokens: int = 0

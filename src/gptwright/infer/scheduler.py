@@ -61,6 +61,7 @@ class Answer:
         self.stop_ids = frozenset(config.stop_token_ids) | (
             frozenset() if config.ignore_eos else frozenset(tokenizer.stop_ids)
         )
+        self.guide = request.guide
         self.history = History.wanted(config, self.prompt, tokenizer.vocab_size)
 
     @property
@@ -90,6 +91,10 @@ class Answer:
         if self.history is not None:
             self.history.add(token)
         text, stopped = self.text.push(token)
+        if self.guide is not None:
+            self.guide.accept(token)
+            if self.guide.complete and not stopped:
+                text, stopped = text + self.text.finish()[0], True
         reason = STOP if stopped else None
         # The token just sampled would be stored at position ``stored``; the context may be full.
         if not stopped and (len(request.ids) >= request.config.max_tokens or self.stored >= seq_len):
@@ -317,9 +322,14 @@ class Scheduler:
         if self._sampler is None or self._sampler[0] != members:
             self._sampler = (members, Sampler([a.request.config for a in answers], self.vocab_size, self.device))
         uniforms = [a.request.random.random() for a in answers]
-        drawn = self._sampler[1](logits, uniforms, [a.history for a in answers])
+        allowed = [None if a.guide is None else a.guide.allowed() for a in answers]
+        drawn = self._sampler[1](logits, uniforms, [a.history for a in answers], allowed)
         finished = []
         for answer, token, logprob, top in zip(answers, drawn.ids, drawn.logprobs, drawn.top, strict=True):
+            if answer.guide is not None and (fault := answer.guide.error) is not None:
+                answer.request.fail(fault)
+                finished.append(answer)
+                continue
             if logprob != logprob:  # NaN
                 raise GptwrightError("the model's logits are not numbers; its weights are damaged")
             if answer.accept(token, logprob, top, self.seq_len):
