@@ -102,7 +102,7 @@ def choose_weights(model: Transformer, vocab_size: int, start_id: int, max_loss:
 def rounding_loss(model: Transformer, vocab_size: int, start_id: int, kind: str) -> float:
     """Growth of the bits per token under rounded weights, as a share; see ``choose_weights``."""
     plain = NativeRunner(model, vocab_size, "fp32" if model.embedding.weight.dtype == torch.float32 else "bf16")
-    length, rows = min(64, model.config.seq_len), 8
+    length, rows = min(64, model.config.seq_len), 16
     cache = PagedCache(model.config, plain.dtype, size_bytes=2**28, max_batch=2 * rows)
     generator = torch.Generator().manual_seed(0)
     texts = [[start_id] for _ in range(rows)]
