@@ -25,7 +25,8 @@ from gptwright.train.stepper import Stepper
 
 _SEQ_LEN = 512
 _VOCAB = 4096
-_LEAST_STEPS = 3  # the first warms up
+_LEAST_STEPS = 4  # the first warms up
+_LAYERS = 4  # at most: rates go by width, and more layers only take longer
 # Of a step the cores spend about so much waiting for each other (measured at four widths on a quiet machine with two cores): processor
 # time over cores and this is what a step takes when nothing else runs.
 _TOGETHER = 0.95
@@ -89,7 +90,8 @@ def train_rate(depth: int, chosen: trainer.Machine, seconds: float, matmul: floa
         seconds: for it, about.
         matmul: products of this machine, FLOP/s: a machine too slow for a whole pass measures a part of one.
     """
-    config = modern(depth=depth, vocab_size=_VOCAB, seq_len=_SEQ_LEN)
+    whole = modern(depth=depth, vocab_size=_VOCAB, seq_len=_SEQ_LEN)
+    config = whole.model_copy(update={"n_layers": min(whole.n_layers, _LAYERS)})
     each = flops_per_token(config, _SEQ_LEN)
     fitting = int(0.3 * seconds * 0.3 * matmul / (each * _SEQ_LEN))
     took = step_time(config, chosen, seconds, fitting)
@@ -110,14 +112,15 @@ def step_time(config: ModelConfig, chosen: trainer.Machine, seconds: float, most
     Args:
         config: the shape.
         chosen: by the trainer.
-        seconds: for it, about; at least three steps are made.
+        seconds: for it, about; at least four steps are made.
         most_rows: of the batch.
     """
     model = Transformer(config)
     model.init_weights(0)
     settings = TrainConfig.model_validate({"max_steps": 1})
     cores = chosen.threads if chosen.device == "cpu" else 1
-    rows = max(1, min(cores * max(1, (2048 if cores > 1 else 4096) // config.seq_len), most_rows))
+    # Never fewer than a row for each core: a core without one would leave the others another way of working.
+    rows = max(cores, min(cores * max(1, (2048 if cores > 1 else 4096) // config.seq_len), most_rows))
     stepper = Stepper(model, settings, chosen, rows=rows)
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (rows, config.seq_len + 1))
     batch = _Batch(ids[:, :-1], ids[:, 1:], [])
@@ -147,7 +150,7 @@ def _summary(taken: list[tuple[float, float, float, float]], chosen: trainer.Mac
     middle = np.median(steps, axis=0)
     # Alone, a step takes no longer than its processor time divided over the cores; the clock of a short update is coarse.
     cores = chosen.threads
-    gradient = min(float(best[0]), float(middle[1]) / (cores * _TOGETHER))
+    gradient = min(float(best[0]), float(best[1]) / (cores * _TOGETHER))
     update = float(best[2])
     alone = gradient + update
     return StepTime(

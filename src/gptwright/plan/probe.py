@@ -5,6 +5,7 @@ Nothing is looked up by the machine's name. The training rates come from the tra
 
 import contextlib
 import ctypes
+import math
 import os
 import platform
 import shutil
@@ -28,6 +29,10 @@ Bf16 = Literal["amx", "avx512_bf16", "none"]
 _DEPTHS = (2, 4, 8)  # 128, 256 and 512 wide: where home users live, and the rate changes most
 _SHAPE = (2048, 384, 1024)  # tokens, width, feed-forward: a small model's product
 _STREAM_BYTES = 128_000_000  # larger than any cache of a small machine
+_ROUNDS = 6
+_TOGETHER = 0.9  # of the products of as many threads alone, when they work together
+_ODD = 0.6
+_LATE = 1.0  # a busy machine may take so much of the time again; one too slow for all widths keeps the first
 _DECODE_SHARE = 0.15  # of the time, for answers of the engine
 
 
@@ -108,8 +113,8 @@ def probe(seconds: float = 10.0, folder: Path | None = None, *, decode: bool = T
         at(0, "products")
         trainer.keep_memory()  # as every run does
         chosen = trainer.choose(TrainConfig.model_validate({"max_steps": 1}))
-        fp32 = trainer.matmul_flops([_SHAPE], torch.float32, chosen.device, repeats=3)
-        bf16 = trainer.matmul_flops([_SHAPE], torch.bfloat16, chosen.device, repeats=3) if _try_bf16(chosen) else 0.0
+        fp32 = _products(torch.float32, chosen.device)
+        bf16 = _products(torch.bfloat16, chosen.device) if _try_bf16(chosen) else 0.0
         at(0.05, "memory")
         bandwidth = _bandwidth(chosen.device)
         answers = None
@@ -119,11 +124,17 @@ def probe(seconds: float = 10.0, folder: Path | None = None, *, decode: bool = T
         rates: list[TrainRate] = []
         for i, depth in enumerate(_DEPTHS):
             at(0.25 + 0.25 * i, f"training, {64 * depth} wide")
-            # Wider models take longer: each gets an equal part of what is left. A machine too slow for all of them keeps the first.
+            # Wider models take longer: each gets an equal part of what is left.
             left = seconds - (time.perf_counter() - begin)
-            if rates and left < 0.1 * seconds:
+            if rates and left < -_LATE * seconds:
                 break
-            rates.append(train_rate(depth, chosen, left / (len(_DEPTHS) - i), max(fp32, bf16)))
+            share = max(0.1 * seconds, left / (len(_DEPTHS) - i))
+            rate = train_rate(depth, chosen, share, max(fp32, bf16))
+            # Wider products are never much slower for their work. If they look so, something came between, and they are measured again.
+            if rates and rate.flops < _ODD * rates[-1].flops:
+                again = train_rate(depth, chosen, share, max(fp32, bf16))
+                rate = max(rate, again, key=lambda one: one.flops)
+            rates.append(rate)
         at(1, "")
     total, free = memory(chosen.device)
     name = cpu_name() if chosen.device == "cpu" else chosen.device
@@ -224,6 +235,30 @@ def _existing(folder: Path) -> Path:
 def _try_bf16(chosen: trainer.Machine) -> bool:
     """Without units for it a CPU takes seconds for one bf16 product; that is not worth measuring."""
     return chosen.dtype == "bfloat16" or bf16_kind() != "none"
+
+
+def _products(dtype: torch.dtype, device: str) -> float:
+    """FLOP/s of plain products when the machine is left alone.
+
+    On a busy one both threads of a product are seldom on their cores together. One thread's products by processor time, times the threads,
+    do not mind; the better of that and of what was reached counts.
+    """
+    reached = trainer.matmul_flops([_SHAPE], dtype, device, repeats=3)
+    if device != "cpu":
+        return reached
+    threads = torch.get_num_threads()
+    a, b = torch.ones(*_SHAPE[:2], dtype=dtype), torch.ones(*_SHAPE[1:], dtype=dtype)
+    out = torch.empty(_SHAPE[0], _SHAPE[2], dtype=dtype)
+    torch.set_num_threads(1)
+    try:
+        taken = []
+        for _ in range(_ROUNDS):
+            start = time.process_time()
+            torch.mm(a, b, out=out)
+            taken.append(time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return max(reached, _TOGETHER * threads * 2.0 * math.prod(_SHAPE) / max(min(taken), 1e-9))
 
 
 def _bandwidth(device: str) -> float:
