@@ -23,9 +23,9 @@ from gptwright.evaluate.record import latest_bpb, record_bpb
 from gptwright.evaluate.scores import BitsPerByte, compare_bpb
 from gptwright.evaluate.statistics import Comparison
 from gptwright.infer.engine import Engine
-from gptwright.model.io import load_model
 from gptwright.project.adaptpage import page
 from gptwright.project.models import ModelRef, locate
+from gptwright.project.scoring import load_to_score
 from gptwright.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def watched(project: "Project", uri: str) -> Iterator[_Text]:
 
 
 def _measure(project: "Project", ref: ModelRef, texts: Any) -> BitsPerByte:
-    model = load_model(ref.path)
+    model = load_to_score(ref.path)
     seq_len = min(model.config.seq_len, int(project.settings.model.seq_len))
     return bits_per_byte(model, Tokenizer.load(ref.path), texts, seq_len)
 

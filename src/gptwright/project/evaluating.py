@@ -21,8 +21,8 @@ from gptwright.evaluate.scores import BitsPerByte, compare_bpb
 from gptwright.evaluate.statistics import Comparison
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.engine import Engine
-from gptwright.model.io import load_model
 from gptwright.project.models import ModelRef, locate
+from gptwright.project.scoring import load_to_score
 from gptwright.project.stages import texts
 from gptwright.tokens.tokenizer import Tokenizer
 
@@ -119,7 +119,7 @@ def evaluate_model(
 
 def _heldout(project: "Project", ledger: Ledger, ref: ModelRef) -> tuple[BitsPerByte, list[Baseline]]:
     corpus = project.work / "corpus"
-    model = load_model(ref.path)
+    model = load_to_score(ref.path)
     seq_len = min(model.config.seq_len, int(project.settings.model.seq_len))
     measured = bits_per_byte(model, Tokenizer.load(ref.path), documents(corpus, "heldout"), seq_len)
     base = baselines(texts(documents(corpus, "train")), texts(documents(corpus, "heldout")))

@@ -25,6 +25,7 @@ from gptwright.project.heldout import heldout
 from gptwright.project.models import ModelRef
 from gptwright.project.pipeline import Job, recorded, run_id_for
 from gptwright.project.releasing import register
+from gptwright.project.scoring import load_to_score
 from gptwright.project.stages import identity, weights_of, write_contents
 from gptwright.project.tracking import onlookers
 from gptwright.project.training import conversations, publish, train_config
@@ -142,7 +143,7 @@ class _Refresh:
 
     def evaluate(self, model: Artifact) -> BitsPerByte:
         folder = self.project.root / model.path
-        loaded = load_model(folder)
+        loaded = load_to_score(folder)
         result = bits_per_byte(loaded, Tokenizer.load(folder), documents(self.corpus, "heldout"), loaded.config.seq_len)
         record_bpb(self.ledger, model.name, model.hash, result)
         return result

@@ -14,9 +14,9 @@ from gptwright.corpus.dedup.words import Array
 
 __all__ = ["PARTITION_RECORDS", "Spill", "among", "bits_for", "chunks", "mapped", "place", "save"]
 
-PARTITION_RECORDS = 1 << 21  # held and sorted at a time
-CHUNK_RECORDS = 1 << 20  # read at a time where nothing is sorted
-MOST_BITS = 10  # partitions are files that are open together
+PARTITION_RECORDS = 1 << 19  # held and sorted at a time
+CHUNK_RECORDS = 1 << 18  # read at a time where nothing is sorted
+MOST_BITS = 9  # partitions are files that are open together, and systems allow a thousand
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
