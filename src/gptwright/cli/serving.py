@@ -41,6 +41,7 @@ def serve_project(call: Call, *, pages: bool, browser: bool = False) -> None:
         config=settings.serve,
         guard=Guard(settings.guard),
         providers=providers(settings.providers, settings.gateway, project.control),
+        gateway=settings.gateway,
         control=project.control,
         mount=mount,
     )

@@ -142,6 +142,7 @@ class Provider:
                         break
                     except UpstreamError as error:
                         time.sleep(self._wait_or_raise(error, tried, retries))
+                call.started = True
                 with self._errors(), stream:
                     for chunk in stream:
                         yield call.read(chunk)
@@ -164,6 +165,7 @@ class Provider:
                         break
                     except UpstreamError as error:
                         await asyncio.sleep(self._wait_or_raise(error, tried, retries))
+                call.started = True
                 with self._errors():
                     async with stream:
                         async for chunk in stream:
@@ -261,7 +263,7 @@ class _Call:
     answered: str = ""  # the upstream's own name of what answers
     said_bytes: int = 0
     counted: tuple[int, int] | None = None
-    started: bool = False
+    started: bool = False  # the upstream has taken the request
     finished: bool = False
     prompt_estimate: int = 0
 
@@ -301,7 +303,6 @@ class _Call:
 
     def read(self, chunk: Any) -> Delta:
         """A chunk as ours."""
-        self.started = True
         choices, usage = getattr(chunk, "choices", None) or [], getattr(chunk, "usage", None)
         self.answered = _bare(getattr(chunk, "model", None) or self.answered)
         text, calls, finish = "", [], None

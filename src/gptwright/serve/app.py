@@ -112,7 +112,7 @@ def create_app(
 def _add_text(app: FastAPI, backend: Backend) -> None:
     @app.post("/v1/chat/completions", response_model=shapes.ChatCompletion, responses=STREAMS)
     async def chat(body: ChatRequest, request: Request) -> Response:
-        answer = await backend.chat(body, request)
+        answer = await backend.chat(body, request, whole=not body.stream)
         responder = Responder(backend, answer, "chat", bool(body.logprobs), n=body.n or 1)
         return await (responder.streamed(usage=body.wants_usage) if body.stream else responder.whole())
 

@@ -49,12 +49,13 @@ class Slots:
     Attributes:
         taken: choices being generated.
         live: those of them that somebody waits for; the rest belongs to batches.
+        hosted: answers of providers, counted apart: they keep no engine busy, and step in when ours are all taken.
         flows: the answers themselves.
     """
 
     def __init__(self, limit: int, metrics: Metrics) -> None:
         self.limit, self._metrics = limit, metrics
-        self.taken = self.live = 0
+        self.taken = self.live = self.hosted = 0
         self.flows: set[Flow] = set()
 
     def check(self) -> None:
@@ -64,7 +65,7 @@ class Slots:
             ApiError: 429, all are taken.
         """
         if self.taken >= self.limit:
-            raise self._busy()
+            raise self._busy(self.taken)
 
     def take(self, flow: "Flow") -> None:
         """Take as many slots as the answer has choices, at most all there are: what is too much for all runs alone.
@@ -72,17 +73,22 @@ class Slots:
         Raises:
             ApiError: 429, all are taken.
         """
-        if self.taken and self.taken + flow.cost > self.limit:
-            raise self._busy()
-        self.taken += flow.cost
-        self.live += 0 if flow.background else flow.cost
+        if flow.hosted:
+            if self.hosted >= self.limit:
+                raise self._busy(self.hosted)
+            self.hosted += 1
+        else:
+            if self.taken and self.taken + flow.cost > self.limit:
+                raise self._busy(self.taken)
+            self.taken += flow.cost
+            self.live += 0 if flow.background else flow.cost
         self.flows.add(flow)
         self._metrics.answers.set(self.taken)
 
-    def _busy(self) -> ApiError:
+    def _busy(self, taken: int) -> ApiError:
         return ApiError(
             429,
-            f"The server works on {self.taken} of at most {self.limit} answers. Try again in a moment.",
+            f"The server works on {taken} of at most {self.limit} answers. Try again in a moment.",
             code="server_busy",
             headers={"Retry-After": "1"},
         )
@@ -91,8 +97,11 @@ class Slots:
         """Give them back; a second time does nothing."""
         if flow in self.flows:
             self.flows.discard(flow)
-            self.taken -= flow.cost
-            self.live -= 0 if flow.background else flow.cost
+            if flow.hosted:
+                self.hosted -= 1
+            else:
+                self.taken -= flow.cost
+                self.live -= 0 if flow.background else flow.cost
             self._metrics.answers.set(self.taken)
 
 
@@ -108,6 +117,7 @@ class Flow:
         keep_alive_s: silence after which ``events`` yields None.
         choices: how many are generated; 0: given texts are only scored.
         background: part of a batch, for which nobody waits.
+        hosted: a provider answers.
     """
 
     def __init__(
@@ -120,10 +130,11 @@ class Flow:
         keep_alive_s: float,
         choices: int = 1,
         background: bool = False,
+        hosted: bool = False,
     ) -> None:
         self._request, self._slots, self._metrics, self._model = request, slots, metrics, model
         self._keep_alive_s = keep_alive_s
-        self.choices, self.background = choices, background
+        self.choices, self.background, self.hosted = choices, background, hosted
         self.cost = max(1, min(choices, slots.limit))
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Step | BaseException | None] = asyncio.Queue()

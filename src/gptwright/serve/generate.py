@@ -100,10 +100,16 @@ class Backend:
         self._engines[full] = engine
         return full, engine
 
-    async def chat(self, body: ChatRequest, request: Request) -> Answer:
-        """Start a chat answer: of a model, of a provider's, or of the first of a route that can."""
+    async def chat(self, body: ChatRequest, request: Request, whole: bool = False) -> Answer:
+        """Start a chat answer: of a model, of a provider's, or of the first of a route that can.
+
+        Args:
+            body: the request.
+            request: whose client is watched.
+            whole: nothing is sent before the answer is complete.
+        """
         if (route := self.gateway.routes.get(body.model)) is not None:
-            return await first_that_answers(self, route, body, request)
+            return await first_that_answers(self, route, body, request, whole)
         return await self.ask(body, request)
 
     async def ask(self, body: ChatRequest, request: Request, retries: int | None = None) -> Answer:
@@ -313,14 +319,18 @@ class Backend:
             used = getattr(engine, "cache_usage", None)
             yield model, running, waiting, used if isinstance(used, float) else None
 
-    def flow(self, request: Request, model: str, choices: int = 1, background: bool = False) -> Flow:
+    def flow(
+        self, request: Request, model: str, choices: int = 1, background: bool = False, hosted: bool = False
+    ) -> Flow:
         """Steps of a new answer, once it is admitted.
 
         Raises:
             ApiError: 429, 503.
         """
         c = self.config
-        return Flow(request, self.slots, self.metrics, model, c.request_timeout, c.keep_alive, choices, background)
+        return Flow(
+            request, self.slots, self.metrics, model, c.request_timeout, c.keep_alive, choices, background, hosted
+        )
 
     def _settings(self, body: Sampling, form: Structure, engine: EngineLike, top_logprobs: int) -> GenerationConfig:
         given: dict[str, Any] = {

@@ -66,7 +66,7 @@ def ask_provider(
     caller = Caller.of(request.scope)
     reservation = None if caller.background else caller.account.begin(prompt_tokens + (body.token_limit or 0))
     try:
-        flow = backend.flow(request, f"{provider.name}:*", background=caller.background)
+        flow = backend.flow(request, f"{provider.name}:*", background=caller.background, hosted=True)
     except BaseException:
         if reservation is not None:
             reservation.settle(0)
@@ -76,7 +76,6 @@ def ask_provider(
         body.model,
         flow,
         caller,
-        prompt_tokens=prompt_tokens,  # until the provider has counted
         end_user=body.end_user,
         reservation=reservation,
     )

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("gptwright.serve")
 
 
-async def first_that_answers(backend: "Backend", route: RouteConfig, body: ChatRequest, request: Request) -> Answer:
+async def first_that_answers(
+    backend: "Backend", route: RouteConfig, body: ChatRequest, request: Request, whole: bool = False
+) -> Answer:
     """Start the chat answer of the first model of a route that can give one.
 
     An unsure answer of ours goes on while others are asked: if none of them answers, it stands.
@@ -32,6 +34,7 @@ async def first_that_answers(backend: "Backend", route: RouteConfig, body: ChatR
         route: its section.
         body: the request; its ``model`` is the route's name.
         request: whose client is watched.
+        whole: nothing is sent before the answer is complete, so it may break off and be exchanged until then.
 
     Raises:
         ApiError: the refusal of the last model, or one that every model would share.
@@ -41,7 +44,7 @@ async def first_that_answers(backend: "Backend", route: RouteConfig, body: ChatR
         for index, model in enumerate(route.models):
             last = index == len(route.models) - 1
             try:
-                answer, good = await _try(backend, route, model, body, request, last and unsure is None)
+                answer, good = await _try(backend, route, model, body, request, last and unsure is None, whole)
             except ApiError as error:
                 if unsure is None and (last or not passes_on(error.code)):
                     raise
@@ -66,11 +69,12 @@ async def first_that_answers(backend: "Backend", route: RouteConfig, body: ChatR
 
 
 async def _try(
-    backend: "Backend", route: RouteConfig, model: str, body: ChatRequest, request: Request, only: bool
+    backend: "Backend", route: RouteConfig, model: str, body: ChatRequest, request: Request, only: bool, whole: bool
 ) -> tuple[Answer, bool]:
     """An answer of one model that has begun, and whether it is good enough.
 
     Args:
+        whole: look at the provider's whole answer.
         only: nobody else could answer: no need to look at it first, and time to ask a busy provider again.
     """
     asked = body.model_copy(update={"model": model})
@@ -87,7 +91,7 @@ async def _try(
     def enough(steps: list[Step]) -> bool:
         if ours:
             return sum(step.token_id is not None for step in steps) >= route.unsure_after
-        return any(step.text or step.calls or step.finish_reason for step in steps)
+        return not whole and any(step.text or step.calls or step.finish_reason for step in steps)
 
     try:
         steps = await answer.flow.peek(enough)
