@@ -65,7 +65,10 @@ def _follow(project: "Project", world: "World") -> RunReport:
 
     with silenced():
         while (told := world.hear()) is not None:
-            with project.ledger() as kept, kept.copied() as ledger:  # the main process's entries are the ones that count
+            with (
+                project.ledger() as kept,
+                kept.copied() as ledger,
+            ):  # the main process's entries are the ones that count
                 inputs = {name: found for name in told["inputs"] if (found := ledger.latest_of_stage(name))}
                 _connect(project, world, told["stage"])
                 FUNCTIONS[told["stage"]](Job(project, ledger, told["run"], inputs, told["stage"]))
