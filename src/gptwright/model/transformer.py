@@ -164,7 +164,9 @@ class Transformer(nn.Module):
         self.norm = make_norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.kernels: Kernels | None = None  # set by the trainer on its working copy
-        self.recompute = False  # by the trainer: a block's inside is computed again in the backward pass rather than kept
+        self.recompute = (
+            False  # by the trainer: a block's inside is computed again in the backward pass rather than kept
+        )
 
     def forward(self, ids_bt: Tensor, cache: Cache | None = None, positions_bt: Tensor | None = None) -> Tensor:
         """Hidden states after the last norm.
