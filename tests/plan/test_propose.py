@@ -95,7 +95,7 @@ def test_propose_when_the_text_is_tiny_and_the_time_long_then_advises_an_open_mo
 
 
 def test_propose_when_the_time_is_a_few_seconds_then_says_too_small():
-    warnings = " ".join(propose(MACHINE, 10**8, Budget(seconds=8.5)).warnings)
+    warnings = " ".join(propose(MACHINE, 10**8, Budget(seconds=5.4)).warnings)
     assert "budget is too small" in warnings
     assert "starting up" in warnings
 
@@ -138,6 +138,15 @@ def test_propose_with_a_tokenizer_then_its_figures_are_used():
 def test_propose_without_text_then_user_error():
     with pytest.raises(UserError, match="no training text"):
         propose(MACHINE, 0, Budget(seconds=60))
+
+
+def test_propose_when_a_larger_model_reads_the_same_small_text_then_fewer_passes():
+    small, large = (
+        propose(MACHINE, 2 * 10**6, Budget(seconds=10**5), shape=modern(depth=depth, vocab_size=4096, seq_len=256))
+        for depth in (2, 8)
+    )
+    assert large.epochs < small.epochs < CONSTANTS.max_epochs
+    assert large.epochs > 1
 
 
 def test_propose_when_rates_are_set_by_hand_then_they_stay():

@@ -27,8 +27,8 @@ _SEQ_LEN = 512
 _VOCAB = 4096
 _LEAST_STEPS = 4  # the first warms up
 _LAYERS = 4  # at most: rates go by width, and more layers only take longer
-# Of a step the cores spend about so much waiting for each other (measured at four widths on a quiet machine with two cores): processor
-# time over cores and this is what a step takes when nothing else runs.
+# Of a step the cores spend the rest waiting for each other: processor time over cores and this is what a step takes when nothing else runs.
+# An assumption between 1 and the share of a step that is not divided (the update of the embedding, the norm of the gradients).
 _TOGETHER = 0.95
 
 

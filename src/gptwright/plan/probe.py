@@ -26,7 +26,7 @@ from gptwright.train.config import TrainConfig
 
 Bf16 = Literal["amx", "avx512_bf16", "none"]
 
-_DEPTHS = (2, 4, 8)  # 128, 256 and 512 wide: where home users live, and the rate changes most
+_DEPTHS = (1, 2, 4, 8)  # 64 to 512 wide: where home users live, and the rate changes most
 _SHAPE = (2048, 384, 1024)  # tokens, width, feed-forward: a small model's product
 _STREAM_BYTES = 128_000_000  # larger than any cache of a small machine
 _ROUNDS = 6
@@ -123,7 +123,7 @@ def probe(seconds: float = 10.0, folder: Path | None = None, *, decode: bool = T
             answers = decode_rate(_DECODE_SHARE * seconds, chosen.device)
         rates: list[TrainRate] = []
         for i, depth in enumerate(_DEPTHS):
-            at(0.25 + 0.25 * i, f"training, {64 * depth} wide")
+            at(0.25 + 0.18 * i, f"training, {64 * depth} wide")
             # Wider models take longer: each gets an equal part of what is left.
             left = seconds - (time.perf_counter() - begin)
             if rates and left < -_LATE * seconds:
@@ -266,7 +266,7 @@ def _bandwidth(device: str) -> float:
     source = torch.ones(_STREAM_BYTES // 4, device=device)
     target = torch.empty_like(source)
     best = float("inf")
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         start = time.perf_counter()
         target.copy_(source)
         trainer.synchronize(device)

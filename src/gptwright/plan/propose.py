@@ -18,7 +18,7 @@ from gptwright.model.presets import modern
 from gptwright.plan.constants import CONSTANTS, Constants
 from gptwright.plan.devices import Rented
 from gptwright.plan.host import Host, place
-from gptwright.plan.law import Forecast, Law, forecast
+from gptwright.plan.law import Forecast, Law, forecast, passes_worth
 from gptwright.plan.learnt import Learnt
 from gptwright.plan.probe import Machine
 from gptwright.train.config import TrainConfig
@@ -192,13 +192,13 @@ def propose(
     else:
         largest = next(size for limit, size in c.vocab if corpus_bytes < limit)
         vocabs = [size for _, size in reversed(c.vocab) if size <= largest]
-    search = _Search(host, budget, settings, preset, own, c)
+    search = _Search(host, budget, settings, preset, own, law or Law.load(), c)
     for vocab in vocabs:  # largest first
         text = corpus_bytes / (bytes_per_token or _bytes_per_token(vocab, c))
         best = search.option(shape, text) if shape else search.largest_fed(vocab, seq_len, text)
         if cost.embedding_params(best.config) <= c.embedding_share * best.params:
             break
-    return _plan(best, search, corpus_bytes, text, price, law or Law.load())
+    return _plan(best, search, corpus_bytes, text, price)
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,7 @@ class _Option:
     tokens: float  # of these, what the text can feed
     token_s: float
     memory: dict[str, int]
+    passes: float  # over the text that are worth making
 
     @property
     def memory_total(self) -> int:
@@ -228,11 +229,15 @@ class _Search:
     settings: TrainConfig
     preset: str
     own: Learnt
+    law: Law
     c: Constants
 
     def option(self, config: ModelConfig, text: float) -> _Option:
         """A size with its schedule and costs, in this budget and with so many tokens of text."""
-        c, fed = self.c, self.c.max_epochs * text
+        c, n = self.c, cost.params(config)
+        # No more passes than the law finds worth making, and never more than some: a larger model has a small text by heart sooner.
+        passes = min(c.max_epochs, 1 + c.worth_passes * passes_worth(n, text, self.law.kappa))
+        fed = passes * text
         settings = self._settings(config, min(fed, c.tokens_reference))
         # The batch depends on the tokens and the tokens, through the update's cost, on the batch: the second round has settled.
         for _ in range(2):
@@ -248,7 +253,7 @@ class _Search:
         memory = self.host.memory(config, batch)
         memory["runtime"] = max(0, memory["runtime"] + int(self.own.memory))
         tokens = min(fed, affordable)
-        return _Option(config, cost.params(config), settings, batch, affordable, tokens, token_s, memory)
+        return _Option(config, n, settings, batch, affordable, tokens, token_s, memory, passes)
 
     def evals_s(self, token_s: float) -> float:
         """Seconds of the held-out measurements during a run: a forward pass is a third of a step."""
@@ -285,7 +290,7 @@ def _shape(notch: int, vocab: int, seq_len: int, step: float) -> ModelConfig:
     return modern(params=round(smallest * step**notch), vocab_size=vocab, seq_len=seq_len)
 
 
-def _plan(option: _Option, search: _Search, corpus_bytes: int, text: float, price: float | None, law: Law) -> Plan:
+def _plan(option: _Option, search: _Search, corpus_bytes: int, text: float, price: float | None) -> Plan:
     config, c, host = option.config, search.c, search.host
     steps = max(1, int(option.tokens / option.batch))
     tokens = steps * option.batch
@@ -314,7 +319,7 @@ def _plan(option: _Option, search: _Search, corpus_bytes: int, text: float, pric
         host=host.title,
         measured=host.measured,
         warnings=tuple(_warnings(option, search, corpus_bytes, text, steps, slowdown)),
-        forecast=forecast(law, option.params, tokens, text, search.own.loss(law)),
+        forecast=forecast(search.law, option.params, tokens, text, search.own.loss(search.law)),
         learnt_from=search.own.runs,
     )
 
@@ -328,15 +333,15 @@ def _warnings(
     passes = option.affordable / text
     if passes > c.hopeless_epochs:
         said.append(
-            f"your {size} would be read {passes:,.0f} times in this budget, which teaches nothing new after {c.max_epochs:.0f}:"
+            f"your {size} would be read {passes:,.0f} times in this budget, which teaches nothing new after {option.passes:.0f}:"
             " fine-tune an open model instead, or add text"
         )
-    elif passes > 2 * c.max_epochs:
+    elif passes > 2 * option.passes:
         said.append(
-            f"the budget would read your {size} {passes:.0f} times; the plan stops at {c.max_epochs:.0f}. More text would make better use of it"
+            f"the budget would read your {size} {passes:.0f} times; the plan stops at {option.passes:.0f}. More text would make better use of it"
         )
     if steps < c.too_few_steps:
-        scarce = "the budget" if option.affordable <= c.max_epochs * text else "the text"
+        scarce = "the budget" if option.affordable <= option.passes * text else "the text"
         said.append(f"only {steps} steps: {scarce} is too small to learn much from")
     if option.ratio < c.least_tokens_per_param and steps >= c.too_few_steps:
         said.append(
