@@ -48,6 +48,20 @@ def test_stages_when_a_setting_decides_nothing_then_stay_fresh(project: Path, se
     assert stale(project, setting) == []
 
 
+def test_stages_when_measurements_may_end_a_run_then_how_often_decides_something(
+    project: Path, gptwright: Any, tmp_path: Path
+) -> None:
+    stops = "pretrain.patience=3"
+    assert stale(project, stops) == ORDER[ORDER.index("pretrain") :]
+    root = tmp_path / "tiny"
+    shutil.copytree(project, root)
+    gptwright("pretrain", "--project", str(root), "--set", stops).ok()
+    first = stale(root, stops)
+    assert "pretrain" not in first
+    assert "pretrain" in stale(root, stops, "pretrain.eval_every=1")
+    assert "pretrain" not in stale(root, stops, "pretrain.log_every=2")
+
+
 @pytest.mark.parametrize(
     ("setting", "first"),
     [

@@ -94,6 +94,30 @@ def test_sweep_when_stopped_in_a_proxy_then_the_same_command_goes_on_and_ends_al
 
 
 @pytest.mark.slow
+def test_forget_when_a_sweep_was_stopped_then_weights_of_its_proxies_go_and_it_can_go_on(
+    root: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*args: Any, **more: Any) -> Any:
+        train(*args, **more)
+        raise Interrupted("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep_run, "train", stops)
+        assert sweep(gptwright, root, "--sweep", "weight_decay", "--values", "0,0.1").code == 130
+    left = [path for path in (root / "work" / "runs").rglob("*") if "weights" in path.name]
+    assert left, "there must be weights to be deleted"
+    ask = ("--project", str(root), "--json")
+    dry = gptwright("data", "forget", "path:note-03.txt", "--basis", "a test", "--dry-run", *ask).ok().json
+    assert any("weights of a stopped sweep" in line for line in dry["lines"])
+    assert all(path.exists() for path in left)
+    told = gptwright("data", "forget", "path:note-03.txt", "--basis", "a test", *ask).ok().json
+    assert any("proxies: deleted" in line for line in told["changed"])
+    assert not [path for path in (root / "work" / "runs").rglob("*") if "weights" in path.name]
+    ended = sweep(gptwright, root, "--sweep", "weight_decay", "--values", "0,0.1").ok().json
+    assert len(ended["trials"]) == 4
+
+
+@pytest.mark.slow
 def test_sweep_when_a_proxy_diverges_then_the_value_is_out_and_the_sweep_goes_on(
     root: Path, gptwright: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

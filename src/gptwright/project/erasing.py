@@ -4,6 +4,7 @@ What cannot be changed is said: weights that were trained on a text keep what th
 """
 
 import datetime
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from gptwright.corpus.build import build_corpus
 from gptwright.corpus.forget import Victim, purge_raw, purge_tasks, still_at
 from gptwright.corpus.select import band_keys, select, shared_places
 from gptwright.corpus.sources.kinds import request_for
-from gptwright.project.tracing import Exposure, Trace, datasets_with
+from gptwright.project.tracing import Exposure, Trace, datasets_with, proxies_left
 from gptwright.project.tracing import trace as follow
 from gptwright.tokens.erase import erase_documents
 from gptwright.tokens.tokenizer import Tokenizer
@@ -162,6 +163,7 @@ def _carry_out(project: "Project", ledger: Ledger, victims: Sequence[Victim]) ->
         return []
     uids = {victim.uid for victim in victims}
     lines = purge_raw(corpus / "raw", victims, shared_places(corpus, victims))
+    lines += _drop_proxies(project)
     made = ledger.latest_of_stage("corpus")
     purge_tasks(corpus, {victim.norm_id for victim in victims})
     for report in sorted((work / "reports").glob("data*.html")) if (work / "reports").is_dir() else []:
@@ -189,6 +191,15 @@ def _carry_out(project: "Project", ledger: Ledger, victims: Sequence[Victim]) ->
         if contents.is_file():
             write_json(contents, [entry for entry in read_json(contents) if entry.partition(":")[0] not in uids])
     ledger.compact()
+    return lines
+
+
+def _drop_proxies(project: "Project") -> list[str]:
+    """Weights that a stopped sweep left are no results: the sweep trains them again."""
+    lines = []
+    for folder in proxies_left(project.work):
+        shutil.rmtree(folder)
+        lines.append(f"{folder.relative_to(project.root).as_posix()}: deleted; the stopped sweep trains its proxies again")
     return lines
 
 

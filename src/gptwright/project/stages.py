@@ -73,8 +73,11 @@ def stages_of(project: "Project") -> list[Stage]:
     own = settings.finetune.base == "pretrain"
 
     def keys(section: str) -> tuple[str, ...]:
-        fields = type(getattr(settings, section)).model_fields
-        return tuple(f"{section}.{name}" for name in fields if name not in (*_INERT, *_TERMS))
+        given = getattr(settings, section)
+        inert = {*_INERT, *_TERMS}
+        if getattr(given, "patience", None) is not None:  # counted in held-out measurements
+            inert -= {"eval_every"}
+        return tuple(f"{section}.{name}" for name in type(given).model_fields if name not in inert)
 
     corpus = Stage(
         "corpus",

@@ -54,6 +54,7 @@ class Trace:
     runs: list[Exposure] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     releases: list[dict[str, Any]] = field(default_factory=list)
+    proxies: list[str] = field(default_factory=list)
 
     def data(self) -> dict[str, Any]:
         """As plain values."""
@@ -81,6 +82,7 @@ class Trace:
                     f"run {run.run} ({run.stage}): saw {run.documents:,} of them, {run.exposures:,} times, first in step "
                     f"{run.first_step:,} of {run.steps:,}; last clean checkpoint: {clean}"
                 )
+        out += [f"{folder}: weights of a stopped sweep, which may have seen them" for folder in self.proxies]
         out += [f"model {name}: descends from a run that saw them" for name in self.models]
         out += [
             f"release {row['id']} ({row['model']}){': ' + ', '.join(row['aliases']) if row['aliases'] else ''}"
@@ -115,6 +117,7 @@ def trace(
             found.runs.append(seen)
             if not seen.known or seen.first_step is not None:
                 exposed |= {run.id, _CHAINED.sub("", run.id)}  # a chain's model bears the id of its last step
+    found.proxies = [folder.relative_to(project.root).as_posix() for folder in proxies_left(project.work)]
     everything = ledger.artifacts()
     tainted = {a.id for a in everything if a.run_id in exposed and a.kind == "model"}
     if any(row["verdict"] == "kept for training" for row in documents):
@@ -142,6 +145,11 @@ def datasets_with(project: "Project", uids: Collection[str]) -> list[dict[str, A
             path = manifest.parent.relative_to(project.root).as_posix()
             rows.append({"path": path, "documents": len(places), "tokens": tokens})
     return rows
+
+
+def proxies_left(work: Path) -> list[Path]:
+    """Folders of proxies, with weights, of sweeps that were stopped and did not go on."""
+    return [folder for folder in sorted((work / "runs").glob("*/proxies")) if any(folder.iterdir())]
 
 
 def _exposure(
