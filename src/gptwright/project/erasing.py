@@ -199,7 +199,9 @@ def _drop_proxies(project: "Project") -> list[str]:
     lines = []
     for folder in proxies_left(project.work):
         shutil.rmtree(folder)
-        lines.append(f"{folder.relative_to(project.root).as_posix()}: deleted; the stopped sweep trains its proxies again")
+        lines.append(
+            f"{folder.relative_to(project.root).as_posix()}: deleted; the stopped sweep trains its proxies again"
+        )
     return lines
 
 
