@@ -33,8 +33,6 @@ def error(response: httpx.Response) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("response_format", {"type": "json_object"}),
         ("metadata", {"a": "b"}),
         ("store", True),
         ("service_tier", "flex"),

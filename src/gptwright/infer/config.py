@@ -20,6 +20,7 @@ class Form(Config):
     control_ids: tuple[int, ...] = Field(
         default=(), description="Control tokens that a grammar may place. All others stay out of reach."
     )
+    asked_by: str = Field(default="form", description="The field that faults are named after.")
 
 
 class GenerationConfig(Config):

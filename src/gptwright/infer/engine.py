@@ -291,7 +291,9 @@ class Engine:
             return [self.tokenizer.bos_id, *ids]
         return [self.tokenizer.eos_id, *ids] if self.tokenizer.is_own or not ids else ids
 
-    def fit_chat(self, messages: Messages, config: GenerationConfig | None = None) -> tuple[list[int], int]:
+    def fit_chat(
+        self, messages: Messages, config: GenerationConfig | None = None, tools: Messages = ()
+    ) -> tuple[list[int], int]:
         """The prompt of a conversation, shortened if it must be.
 
         Room for the answer is kept: ``max_tokens``, at most a quarter of the context. What does not fit is dropped from the oldest turn on;
@@ -303,7 +305,7 @@ class Engine:
         Raises:
             UserError: no messages, or even the last one does not fit.
         """
-        return fit_chat(self.tokenizer, messages, (config or _DEFAULT).max_tokens, self.seq_len)
+        return fit_chat(self.tokenizer, messages, (config or _DEFAULT).max_tokens, self.seq_len, tools)
 
     # The thread
 

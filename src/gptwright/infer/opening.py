@@ -51,7 +51,11 @@ def open_model(
 
 
 def fit_chat(
-    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], max_tokens: int, seq_len: int
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    max_tokens: int,
+    seq_len: int,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[list[int], int]:
     """See ``Engine.fit_chat``."""
     if not messages:
@@ -62,7 +66,7 @@ def fit_chat(
     first = lead
     while True:
         kept = [*messages[:lead], *messages[first:]]
-        ids = list(tokenizer.render(kept, add_generation_prompt=True).ids)
+        ids = list(tokenizer.render(kept, add_generation_prompt=True, tools=tools).ids)
         if len(ids) <= room:
             return ids, first - lead
         first += 1

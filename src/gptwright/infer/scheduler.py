@@ -56,8 +56,8 @@ class Answer:
         self.lease: Lease | None = None
         self.adapter: Any = None
         self.pace = Pace()
-        self.text = TextStream(tokenizer.stream(), request.config.stop)
-        config = request.config
+        config, form = request.config, request.config.form
+        self.text = TextStream(tokenizer.stream(), request.config.stop, form.control_ids if form else ())
         self.stop_ids = frozenset(config.stop_token_ids) | (
             frozenset() if config.ignore_eos else frozenset(tokenizer.stop_ids)
         )

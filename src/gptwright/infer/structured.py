@@ -32,14 +32,26 @@ _LIMITS = {
     "verbose_errors": False,
 }
 # Between the parts of JSON: nothing, a space, or a new line with its indentation. Without a bound a small model may emit white space for ever.
-_SPACE = r"(\n {0,16}| )?"
+SPACE = r"(\n {0,16}| )?"
 _AHEAD = 512  # bytes of text that must follow that are looked at
 _KEPT = 16  # compiled forms; a service sends the same few all the time
 _WHAT = {"json_schema": "the JSON schema", "regex": "the regular expression", "lark": "the grammar"}
 
 
 class FormError(UserError):
-    """A form that cannot be kept."""
+    """A form that cannot be kept.
+
+    Attributes:
+        param: the field that asked for it.
+        code: for programs.
+    """
+
+    code = "invalid_value"
+
+    def __init__(self, form: Form, why: str) -> None:
+        simpler = "simpl" in why or "too" in why or "cannot be kept" in why
+        super().__init__(f"{_WHAT[form.kind]} {why}", fix="Make it simpler" if simpler else None)
+        self.param = form.asked_by
 
 
 class TokenizerLike(Protocol):
@@ -57,8 +69,8 @@ class TokenizerLike(Protocol):
 class Guide:
     """Walks one answer through its form."""
 
-    def __init__(self, matcher: Any, reachable: "np.typing.NDArray[np.bool_]", what: str) -> None:
-        self._matcher, self._reachable, self._what = matcher, reachable, what
+    def __init__(self, matcher: Any, reachable: "np.typing.NDArray[np.bool_]", form: Form) -> None:
+        self._matcher, self._reachable, self._form = matcher, reachable, form
         self._error: str | None = None
 
     def allowed(self) -> Tensor:
@@ -86,7 +98,7 @@ class Guide:
         """Why the form cannot be kept any further."""
         if self._error is None:
             return None
-        return FormError(f"{self._what} cannot be kept: {self._error}", fix="Make it simpler")
+        return FormError(self._form, f"cannot be kept: {self._error}")
 
 
 class Forms:
@@ -112,7 +124,7 @@ class Forms:
         """
         library = _library()
         if len(form.text) > LONGEST:
-            raise FormError(f"{_WHAT[form.kind]} has more than {LONGEST} characters", fix="Make it simpler")
+            raise FormError(form, f"is too long: more than {LONGEST} characters")
         with self._lock:
             if self._vocabulary is None:
                 self._vocabulary = _vocabulary(library, self._tokenizer, self._vocab_size)
@@ -125,7 +137,7 @@ class Forms:
                 self._compiled[form] = matcher
                 while len(self._compiled) > _KEPT:
                     self._compiled.popitem(last=False)
-        return Guide(matcher.deep_copy(), self._reachable(form), _WHAT[form.kind])
+        return Guide(matcher.deep_copy(), self._reachable(form), form)
 
     def _reachable(self, form: Form) -> "np.typing.NDArray[np.bool_]":
         ids = np.ones(self._vocab_size, dtype=np.bool_)
@@ -196,17 +208,17 @@ def _compile(library: Any, vocabulary: Any, form: Form, reachable: "np.typing.ND
     matchers = library.LLMatcher
     try:
         if form.kind == "json_schema":
-            options = {"whitespace_pattern": _SPACE, "whitespace_flexible": True, "lenient": form.lenient}
+            options = {"whitespace_pattern": SPACE, "whitespace_flexible": True, "lenient": form.lenient}
             grammar = matchers.grammar_from_json_schema(form.text, overrides=options)
         else:
             grammar = getattr(matchers, f"grammar_from_{form.kind}")(form.text)
     except ValueError as error:
-        raise FormError(f"{_WHAT[form.kind]} cannot be read: {_first_line(str(error))}") from error
+        raise FormError(form, f"cannot be read: {_first_line(str(error))}") from error
     matcher = matchers(vocabulary, grammar, log_level=0, limits=library.LLParserLimits(**_LIMITS))
     if matcher.is_error():
-        raise FormError(f"{_WHAT[form.kind]} is refused: {_first_line(matcher.get_error())}")
+        raise FormError(form, f"is refused: {_first_line(matcher.get_error())}")
     # What cannot even begin is the caller's fault, and they should hear of it now.
-    trial = Guide(matcher.deep_copy(), reachable, _WHAT[form.kind])
+    trial = Guide(matcher.deep_copy(), reachable, form)
     trial.allowed()
     if trial.error is not None:
         raise trial.error

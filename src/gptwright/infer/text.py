@@ -1,6 +1,6 @@
 """From token ids to text that may be shown: whole characters only, and nothing that may still become a stop text."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 
@@ -32,9 +32,10 @@ class StopMatcher:
         if not self._stops:
             return text, False
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        # The first to be complete ends it, as if the text came letter by letter: where tokens end must not matter.
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            shown, self._held = self._held[: min(found)], ""
+            shown, self._held = self._held[: min(found)[1]], ""
             return shown, True
         keep = max(self._partial(stop) for stop in self._stops)
         cut = len(self._held) - keep
@@ -55,14 +56,20 @@ class StopMatcher:
 
 
 class TextStream:
-    """Decoder and stop texts in one: token ids in, showable text out."""
+    """Decoder and stop texts in one: token ids in, showable text out.
 
-    def __init__(self, decoder: Decoder, stops: Sequence[str]) -> None:
-        self._decoder, self._matcher = decoder, StopMatcher(stops)
+    Args:
+        decoder: of the tokenizer.
+        stops: texts that end the answer.
+        breaks: control tokens that divide it: all text before one comes out with it at the latest.
+    """
+
+    def __init__(self, decoder: Decoder, stops: Sequence[str], breaks: Collection[int] = ()) -> None:
+        self._decoder, self._matcher, self._breaks = decoder, StopMatcher(stops), breaks
 
     def push(self, token_id: int) -> tuple[str, bool]:
         """Text that this token makes certain, and whether a stop text is complete."""
-        return self._matcher.push(self._decoder.push(token_id))
+        return self.finish() if token_id in self._breaks else self._matcher.push(self._decoder.push(token_id))
 
     def finish(self) -> tuple[str, bool]:
         """The rest at the end; an unfinished character comes out as U+FFFD. It may still complete a stop text."""

@@ -35,7 +35,16 @@ from gptwright.serve.tracing import Tracer
 
 log = logging.getLogger("gptwright.serve")
 
-_SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
+_SETTINGS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
 
 
 @dataclass
@@ -132,13 +141,15 @@ class Backend:
         self.slots.check()
         model, engine = await self.engine(body.model)
         n = body.n or 1
+        form = form.fit(engine.tokenizer)
+        told, shown = form.prompt(engine.tokenizer, messages)
         config = self._settings(body, form, engine, top_logprobs=body.top_logprobs or 0)
 
         def prepare() -> tuple[PromptText, int]:
             if body.truncation == "auto":
-                ids, dropped = engine.fit_chat(messages, config)
+                ids, dropped = engine.fit_chat(told, config, **shown)
                 return PromptText(ids), dropped
-            ids = list(engine.tokenizer.render(messages, add_generation_prompt=True).ids)
+            ids = list(engine.tokenizer.render(told, add_generation_prompt=True, **shown).ids)
             _check_fits(len(ids), engine.seq_len - 1, "messages")
             return PromptText(ids), 0
 

@@ -15,8 +15,8 @@ from gptwright.serve.schema import ChatRequest
 if TYPE_CHECKING:
     from gptwright.serve.generate import Backend
 
-# The first three are not in OpenAI's protocol; log probabilities need the provider's tokenizer, truncation its context.
-_NOT_THERE = ("top_k", "min_p", "repetition_penalty", "logprobs", "top_logprobs", "truncation")
+# The first four are not in OpenAI's protocol; log probabilities need the provider's tokenizer, truncation its context.
+_NOT_THERE = ("top_k", "min_p", "typical_p", "repetition_penalty", "logprobs", "top_logprobs", "truncation")
 
 
 def ask_provider(

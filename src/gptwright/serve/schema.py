@@ -37,6 +37,7 @@ class Sampling(Body):
     )
     top_k: int | None = Field(default=None, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all.")
     min_p: float | None = Field(default=None, ge=0, le=1, description="Drop tokens below this share of the likeliest.")
+    typical_p: float | None = Field(default=None, gt=0, le=1, description="Keep tokens of usual information; 1 is off.")
     repetition_penalty: float | None = Field(default=None, ge=0.01, le=10, description="1 is off.")
     frequency_penalty: Penalty | None = Field(
         default=None, description="Taken off a token's logit for each time it was generated."

@@ -1,8 +1,10 @@
 """From the steps of a running answer to what may be said: masked, divided into text and tool calls, counted. Knows no protocol."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from gptwright.guard.answers import AnswerFilter
 from gptwright.serve.answer import Answer
 from gptwright.serve.errors import ApiError
 from gptwright.serve.flow import Step
@@ -36,6 +38,7 @@ class _Choice:
         self.index, self.speech = index, speech
         self.mask = speech.backend.guard.answer_filter()
         self.reader: AnswerReader = speech.answer.structure.reader()
+        self.call_masks: dict[int, AnswerFilter] = {}  # arguments are an answer's words too
         self.tokens: list[Step] = []
         self.called = False
         self.done = False
@@ -46,8 +49,8 @@ class _Choice:
             self.tokens.append(step)
         if self.speech.stops and step.token_id is not None:
             self.ids.append(step.token_id)
-        said, calls = self.reader.push(step.text)
-        calls = [*calls, *step.calls]  # a provider sends its calls apart from its text
+        said, calls = self.reader.push(step.text, step.token_id)
+        calls = self._mask_calls([*calls, *step.calls])  # a provider sends its calls apart from its text
         text = self.mask.push(said)
         self.called |= bool(calls)
         # With masking, tokens wait for the end: they would show what the text hides.
@@ -56,17 +59,31 @@ class _Choice:
 
     def last(self, reason: str) -> Part:
         self.done = True
-        said, calls = self.reader.finish()
+        said, rest = self.reader.finish()
         text = self.mask.push(said) + self.mask.finish()
+        calls = self._mask_calls(rest)
+        calls += [CallDelta(i, held) for i, mask in self.call_masks.items() if (held := mask.finish())]
         self.called |= bool(calls)
-        for kind, count in self.mask.counts.items():
+        masks = (self.mask, *self.call_masks.values())
+        for kind, count in sum((Counter(mask.counts) for mask in masks), Counter[str]()).items():
             self.speech.backend.metrics.masked.labels(kind).inc(count)
         finish = "length" if reason in ("length", "deadline") else "tool_calls" if self.called else "stop"
         self.speech.answer.finished.append(finish)
         if finish == "stop":
             self.speech.stopped_by[self.index] = self._stop_text()
-        hidden = bool(self.mask.counts)
+        hidden = any(mask.counts for mask in masks)
         return Part(self.index, text, calls, [] if hidden else self._drain(), finish, hidden)
+
+    def _mask_calls(self, deltas: Sequence[CallDelta]) -> list[CallDelta]:
+        if not self.speech.backend.guard.masks_answers:
+            return list(deltas)
+        found = []
+        for delta in deltas:
+            mask = self.call_masks.setdefault(delta.index, self.speech.backend.guard.answer_filter())
+            shown = replace(delta, arguments=mask.push(delta.arguments))
+            if shown.arguments or shown.id is not None:
+                found.append(shown)
+        return found
 
     def _stop_text(self) -> str | None:
         """The stop text that ended it; None: the model did. An engine does not say, but the last tokens do."""
@@ -74,7 +91,7 @@ class _Choice:
         if not self.speech.stops or tokenizer is None:
             return None
         text = tokenizer.decode(self.ids)
-        found = [(at, stop) for stop in self.speech.stops if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), stop) for stop in self.speech.stops if (at := text.find(stop)) >= 0]
         return min(found)[1] if found else None
 
     def _drain(self) -> list[Step]:

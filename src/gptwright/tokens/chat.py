@@ -38,7 +38,7 @@ class Segment:
     loss: bool
 
 
-Renderer: TypeAlias = Callable[[Sequence[Messages], bool], list[Rendered]]
+Renderer: TypeAlias = Callable[[Sequence[Messages], bool, Messages], list[Rendered]]
 
 
 def renderer(tokenizer: "Tokenizer") -> Renderer:
@@ -106,7 +106,11 @@ class _SegmentRenderer:
         self._tokenizer = tokenizer
         self._headers: dict[str, list[int]] = {}
 
-    def __call__(self, conversations: Sequence[Messages], add_generation_prompt: bool) -> list[Rendered]:
+    def __call__(
+        self, conversations: Sequence[Messages], add_generation_prompt: bool, tools: Messages
+    ) -> list[Rendered]:
+        if tools:
+            raise UserError("this model's chat template shows no tools", fix="Describe them in a system message")
         rows = [segments(messages, add_generation_prompt) for messages in conversations]
         # One batch for all texts of all chats; headers and line ends come from the cache.
         fresh = [part.content for row in rows for part in row if not part.control and not self._fixed(part.content)]
@@ -151,15 +155,18 @@ class _TemplateRenderer:
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer
 
-    def __call__(self, conversations: Sequence[Messages], add_generation_prompt: bool) -> list[Rendered]:
-        return [self._one(messages, add_generation_prompt) for messages in conversations]
+    def __call__(
+        self, conversations: Sequence[Messages], add_generation_prompt: bool, tools: Messages
+    ) -> list[Rendered]:
+        return [self._one(messages, add_generation_prompt, tools) for messages in conversations]
 
-    def _one(self, messages: Messages, add_generation_prompt: bool) -> Rendered:
+    def _one(self, messages: Messages, add_generation_prompt: bool, tools: Messages) -> Rendered:
         tokenizer = self._tokenizer
         controls = sorted((tokenizer.token_name(index) for index in tokenizer.control_ids), key=len, reverse=True)
-        mark = _unused_mark(messages)
+        mark = _unused_mark([*messages, *tools])
         safe = [_disarm(message, controls, mark) for message in messages]
-        text = self._text(safe, add_generation_prompt)
+        shown = [_broken(tool, controls, mark) for tool in tools]
+        text = self._text(safe, add_generation_prompt, shown)
         learned = self._learned(safe, text)
         ids: list[int] = []
         mask: list[int] = []
@@ -179,7 +186,7 @@ class _TemplateRenderer:
             at += len(piece)
         return Rendered(ids, mask)
 
-    def _text(self, messages: Messages, add_generation_prompt: bool) -> str:
+    def _text(self, messages: Messages, add_generation_prompt: bool, tools: Messages = ()) -> str:
         template = self._tokenizer.template
         if template is None:
             raise UserError(
@@ -192,6 +199,7 @@ class _TemplateRenderer:
             messages,
             add_generation_prompt=add_generation_prompt,
             special_tokens=self._tokenizer.special_tokens,
+            tools=tools,
         )
 
     def _learned(self, messages: Messages, text: str) -> list[tuple[int, int]]:
@@ -218,19 +226,38 @@ def _unused_mark(messages: Messages) -> str:
 def _disarm(message: Mapping[str, Any], controls: Sequence[str], mark: str) -> dict[str, Any]:
     """Break every control token in a message with a mark, so that after rendering only the template's own are whole."""
 
-    def walk(value: Any) -> Any:
-        if isinstance(value, str):
-            for name in controls:
-                value = value.replace(name, name[:1] + mark + name[1:])
-            return value
-        if isinstance(value, Mapping):
-            return {walk(key): walk(item) for key, item in value.items()}
-        return [walk(item) for item in value] if isinstance(value, list | tuple) else value
-
-    safe: dict[str, Any] = walk(message)
+    safe: dict[str, Any] = _broken(
+        {**message, "tool_calls": _objects(message)} if "tool_calls" in message else message, controls, mark
+    )
     if safe.get("role") not in ROLES:
         raise UserError(f"unknown role {message.get('role')!r} in a conversation", fix=f"Use one of {', '.join(ROLES)}")
     return {**safe, "content": content_text(safe)}
+
+
+def _broken(value: Any, controls: Sequence[str], mark: str) -> Any:
+    if isinstance(value, str):
+        for name in controls:
+            value = value.replace(name, name[:1] + mark + name[1:])
+        return value
+    if isinstance(value, Mapping):
+        return {_broken(key, controls, mark): _broken(item, controls, mark) for key, item in value.items()}
+    return [_broken(item, controls, mark) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _objects(message: Mapping[str, Any]) -> Any:
+    """A message's tool calls with arguments as objects, as templates expect them; OpenAI's API sends them as text."""
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or call
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            try:
+                read = json.loads(arguments)
+            except ValueError:
+                read = arguments
+            function = {**function, "arguments": read if isinstance(read, dict) else arguments}
+        calls.append({**call, "function": function} if "function" in call else function)
+    return calls
 
 
 def _split_controls(text: str, controls: Sequence[str]) -> list[tuple[str, bool]]:

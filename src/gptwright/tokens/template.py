@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gptwright.core.errors import UserError
@@ -43,6 +44,7 @@ def render_template(
     *,
     add_generation_prompt: bool,
     special_tokens: Mapping[str, str],
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Render a chat template to text.
 
@@ -51,19 +53,32 @@ def render_template(
         messages: OpenAI-style messages.
         add_generation_prompt: end with the opening of an assistant's turn.
         special_tokens: names such as bos_token that templates refer to.
+        tools: functions that the model may call, in OpenAI's shape.
 
     Raises:
         UserError: the template does not compile, refuses these messages, or tries what the sandbox forbids.
     """
     try:
         return _compiled(source).render(
-            messages=list(messages), add_generation_prompt=add_generation_prompt, **special_tokens
+            messages=list(messages),
+            tools=list(tools) or None,
+            add_generation_prompt=add_generation_prompt,
+            **special_tokens,
         )
     except jinja2.TemplateError as error:
         raise UserError(
             f"the model's chat template refuses these messages: {error.message or type(error).__name__}",
             where="chat_template.jinja",
         ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def mentions(source: str, name: str) -> bool:
+    """Whether a template reads a variable, such as ``tools``. A damaged template reads nothing."""
+    try:
+        return name in jinja2.meta.find_undeclared_variables(_environment().parse(source))
+    except jinja2.TemplateError:
+        return False
 
 
 def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_ignored: Any) -> str:
@@ -73,6 +88,10 @@ def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, *
 
 @functools.lru_cache(maxsize=16)
 def _compiled(source: str) -> jinja2.Template:
+    return _environment().from_string(source)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
     # The same environment as transformers (utils/chat_template_utils.py), so that the same text comes out.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
@@ -80,7 +99,7 @@ def _compiled(source: str) -> jinja2.Template:
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment.from_string(source)
+    return environment
 
 
 def _refuse(message: str) -> str:

@@ -273,15 +273,20 @@ class Tokenizer:
 
     # Chats
 
-    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> chat.Rendered:
-        """Ids and loss mask of a chat; see ``chat.py``."""
-        return self._renderer([messages], add_generation_prompt)[0]
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> chat.Rendered:
+        """Ids and loss mask of a chat; see ``chat.py``. Tools are shown by templates that know them; ours does not."""
+        return self._renderer([messages], add_generation_prompt, tools)[0]
 
     def render_batch(
         self, conversations: Sequence[Sequence[Mapping[str, Any]]], add_generation_prompt: bool = False
     ) -> list[chat.Rendered]:
         """``render`` for many chats, encoded together."""
-        return self._renderer(conversations, add_generation_prompt)
+        return self._renderer(conversations, add_generation_prompt, ())
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
