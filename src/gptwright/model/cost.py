@@ -50,9 +50,13 @@ def forward_flops_per_token(config: ModelConfig, seq_len: int, head: bool = True
     return matmul + attention
 
 
-def flops_per_token(config: ModelConfig, seq_len: int) -> int:
-    """FLOPs of training for one token: forward, and a backward of twice that (gradients of inputs and of weights)."""
-    return 3 * forward_flops_per_token(config, seq_len)
+def flops_per_token(config: ModelConfig, seq_len: int, *, frozen: bool = False) -> int:
+    """FLOPs of training for one token: forward, and a backward of twice that (gradients of inputs and of weights).
+
+    Args:
+        frozen: the weights are not trained, adapters beside them are: no gradients of weights.
+    """
+    return (2 if frozen else 3) * forward_flops_per_token(config, seq_len)
 
 
 def decode_flops_per_token(config: ModelConfig, context: int) -> int:

@@ -281,7 +281,8 @@ class _Run:
         return progress_line(self.loss, self.bpb, self.speed.tokens_per_s, flops, peak, left_s)
 
     def _flops_per_token(self) -> float:
-        return flops_per_token(self.shape, self.stepper.last_seq_len)
+        frozen = "blocks.0.attention.out.weight" not in self.stepper.masters
+        return flops_per_token(self.shape, self.stepper.last_seq_len, frozen=frozen)
 
     def _guard(self, result: StepResult, batch: Batch) -> bool:
         """Whether a step is to be taken: not when its numbers are none and it may be skipped, nor when there is nothing to learn."""
