@@ -152,3 +152,21 @@ def test_rule_named_when_the_implementation_is_left_out_then_the_one_of_the_reci
     assert rule_named(project.out, "copy.near", "x") == "copy.near"
     with pytest.raises(UserError, match=r"--dropped: unknown rule 'copy.nera'. Did you mean 'copy.near'"):
         rule_named(project.out, "copy.nera", "--dropped")
+
+
+def test_documents_when_a_bit_changed_anywhere_then_the_part_is_named_or_nothing_is_different(
+    project: "Project",
+) -> None:
+    for i in range(3):
+        project.write(f"{i}.txt", project.prose(i))
+    project.build()
+    whole = list(documents(project.out))
+    path = project.out / "docs" / "part-00000.parquet"
+    raw, refused = path.read_bytes(), 0
+    for at in range(0, len(raw), 23):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1 :])
+        try:
+            assert list(documents(project.out)) == whole, at
+        except UserError as error:
+            refused += "part-00000 is damaged" in str(error)
+    assert refused > 20

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 import gptwright as gw
@@ -217,3 +218,43 @@ def test_project_when_its_folder_may_not_be_written_then_one_clear_line(bare: Pa
     assert done.code == 2
     assert "Traceback" not in done.err
     assert (bare / "work").is_file()
+
+
+def flip(path: Path, at: int) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 4
+    path.write_bytes(raw)
+
+
+def test_pretrain_when_a_bit_of_a_token_shard_changed_then_refused_by_name_before_a_step(
+    copy: Path, gptwright: Any
+) -> None:
+    (shard,) = (copy / "work" / "tokens").glob("*/shard-00000.bin")
+    flip(shard, shard.stat().st_size // 2)
+    runs = sorted((copy / "work" / "runs").iterdir())
+    ask = ("--project", str(copy))
+    for verb in (["pretrain", "--force"], ["pretrain", "--sweep", "lr", "--max-steps", "1"]):
+        message = refused(gptwright, *verb, *ask)
+        assert str(shard) in message
+        assert "run tokens --force" in message
+    for folder in (copy / "work" / "runs").iterdir():
+        assert folder in runs or not list(folder.rglob("metrics.jsonl"))
+    gptwright("run", "tokens", "--force", *ask).ok()  # what the message says
+    gptwright("pretrain", "--force", *ask).ok()
+
+
+def test_finetune_when_a_bit_of_the_conversations_changed_then_refused_by_name_before_a_step(
+    copy: Path, gptwright: Any
+) -> None:
+    (part,) = (copy / "work" / "corpus" / "docs").glob("*.parquet")
+    column = next(
+        chunk
+        for group in [pq.ParquetFile(part).metadata.row_group(0)]
+        for chunk in map(group.column, range(group.num_columns))
+        if chunk.path_in_schema == "messages"
+    )
+    start = column.dictionary_page_offset or column.data_page_offset
+    flip(part, start + column.total_compressed_size // 2)
+    message = refused(gptwright, "finetune", "--force", "--project", str(copy))
+    assert str(part) in message
+    assert "gptwright data build" in message

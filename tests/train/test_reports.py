@@ -18,7 +18,7 @@ from gptwright.model.config import ModelConfig
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
 from gptwright.train.loop import train
-from gptwright.train.metrics import Metrics, read_metrics
+from gptwright.train.metrics import Metrics, progress_line, read_metrics
 from gptwright.train.plot import smooth, sparkline, svg_plot, text_overlay, text_plot
 from gptwright.train.run import warn_if_moved
 
@@ -165,3 +165,11 @@ def test_matmul_peak_when_measured_then_its_products_are_those_of_a_training_ste
     config = ModelConfig(vocab_size=512, n_layers=1, d_model=128, n_heads=2, n_kv_heads=1, d_ff=256)
     block = 128 * (128 + 2 * 64) + 128 * 128 + 128 * 2 * 256 + 256 * 128  # q, k, v; out; gate and up; down
     assert machine.matmul_peak(config, 256, torch.float32) == 6 * 256 * (block + 512 * 128)
+
+
+@pytest.mark.parametrize(("peak", "told"), [(4e9, "25% of matmul peak"), (0.5e9, None), (0.0, None)])
+def test_progress_line_when_the_peak_is_not_known_or_was_not_reached_then_no_share_is_told(
+    peak: float, told: str | None
+) -> None:
+    line = progress_line(2.0, None, 1e3, 1e6, peak, 60)
+    assert (told in line) if told else ("peak" not in line)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from gptwright.core.errors import UserError
 from gptwright.core.files import read_json
 from gptwright.corpus.edits import Edit, apply_edits, apply_to_messages
-from gptwright.corpus.tables import MANIFEST, part_path
+from gptwright.corpus.tables import DOCS, MANIFEST, part_path
 
 Split = Literal["train", "heldout"]
 BATCH = 1024  # documents at a time
@@ -112,9 +112,26 @@ def chosen_rows(
 
     Args:
         chosen: (rows,) booleans.
+
+    Raises:
+        UserError: bytes of the file changed since it was written; it is named.
     """
+    path = part_path(corpus_dir, "docs", number)
+    try:
+        yield from _rows(path, chosen, columns)
+    except (OSError, pa.ArrowInvalid) as error:  # a page's checksum, or what its header says
+        raise UserError(
+            f"documents of the corpus cannot be read: {path.stem} is damaged",
+            where=str(path),
+            fix=f"Delete {corpus_dir} and run: gptwright data build",
+        ) from error
+
+
+def _rows(path: Path, chosen: Any, columns: list[str] | None) -> Iterator[tuple[int, dict[str, Any]]]:
     row = 0
-    with pq.ParquetFile(part_path(corpus_dir, "docs", number)) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if missing := {*(columns or DOCS.names)} - {*file.schema_arrow.names}:  # names have no checksum
+            raise OSError(f"no column {', '.join(sorted(missing))}")
         for group in range(file.num_row_groups):
             size = file.metadata.row_group(group).num_rows
             if not chosen[row : row + size].any():

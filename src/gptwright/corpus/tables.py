@@ -104,7 +104,7 @@ def part_path(corpus_dir: Path, table: str, number: int) -> Path:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a parquet file atomically: zstd, row groups of bounded size, page index."""
+    """Write a parquet file atomically: zstd, row groups of bounded size, page index, a checksum for each page."""
     with atomic_write(path) as file:
         pq.write_table(
             table,
@@ -113,6 +113,7 @@ def write_table(path: Path, table: pa.Table) -> None:
             compression_level=3,
             row_group_size=max(1, min(65536, _rows_per_group(table))),
             write_page_index=True,
+            write_page_checksum=True,
         )
 
 

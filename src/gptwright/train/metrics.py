@@ -68,7 +68,7 @@ def progress_line(loss: float, bpb: float | None, tokens_per_s: float, flops: fl
     if bpb is not None:
         parts.append(f"held-out {bpb:.3f} bits/byte")
     parts.append(f"{short(tokens_per_s)} tokens/s  {short(tokens_per_s * flops)}FLOP/s")
-    if peak:
+    if peak and tokens_per_s * flops <= peak:  # else the peak was measured while others used the machine
         parts.append(f"{100 * tokens_per_s * flops / peak:.0f}% of matmul peak")
     parts.append(f"{clock(left_s)} left")
     return "  ".join(parts)
