@@ -198,8 +198,9 @@ def _gguf(source: Source, folder: Path, dtype: str | None) -> Written:
     return kind, checks, notes
 
 
-# Half a step of each format, as a share of a tensor's largest weight: 11 and 8 significant bits, 127 steps a block (its scale is f16).
-_ROUNDING = {"f32": 0.0, "f16": 2.0**-11, "bf16": 2.0**-8, "q8_0": 1.02 / 254}
+# Half a step of each format, as a share of a tensor's largest weight: 11 and 8 significant bits.
+# q8_0 has blocks of 127 steps; a step is rounded to f16 itself, which for the largest weight counts 127 times.
+_ROUNDING = {"f32": 0.0, "f16": 2.0**-11, "bf16": 2.0**-8, "q8_0": (0.5 + 127 * 2.0**-11) / 127}
 
 
 def misfits(model: Transformer, again: Transformer, dtype: str) -> str | None:
