@@ -4,6 +4,7 @@ Our own models (and any ChatML vocabulary without a template) are rendered as se
 encoded with special tokens off. Imported models are rendered through their own Jinja template to the same effect.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,9 @@ from gptwright.tokens.template import CHAT_TEMPLATE, render_template, to_json
 if TYPE_CHECKING:
     from gptwright.tokens.tokenizer import Tokenizer
 
+_FIELDS = frozenset(
+    {"role", "content", "tool_calls", "function", "name", "arguments", "type", "parameters", "description"}
+)
 ROLES = ("system", "user", "assistant", "tool")
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -229,7 +233,8 @@ def _disarm(message: Mapping[str, Any], controls: Sequence[str], mark: str) -> d
     safe: dict[str, Any] = _broken(
         {**message, "tool_calls": _objects(message)} if "tool_calls" in message else message, controls, mark
     )
-    if safe.get("role") not in ROLES:
+    safe["role"] = message.get("role")
+    if safe["role"] not in ROLES:
         raise UserError(f"unknown role {message.get('role')!r} in a conversation", fix=f"Use one of {', '.join(ROLES)}")
     return {**safe, "content": content_text(safe)}
 
@@ -238,10 +243,25 @@ def _broken(value: Any, controls: Sequence[str], mark: str) -> Any:
     if isinstance(value, str):
         for name in controls:
             value = value.replace(name, name[:1] + mark + name[1:])
-        return value
+        # A template may put two texts side by side, and what one begins the other must not complete.
+        heads, tails = _edges(tuple(controls))
+        if value.startswith(tails):
+            value = mark + value
+        return value + mark if value.endswith(heads) else value
     if isinstance(value, Mapping):
-        return {_broken(key, controls, mark): _broken(item, controls, mark) for key, item in value.items()}
+        return {
+            _broken(key, controls, mark) if key not in _FIELDS else key: _broken(item, controls, mark)
+            for key, item in value.items()
+        }
     return [_broken(item, controls, mark) for item in value] if isinstance(value, list | tuple) else value
+
+
+@functools.lru_cache(maxsize=16)
+def _edges(controls: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All beginnings and all ends of control tokens, the whole ones aside."""
+    heads = {name[:at] for name in controls for at in range(1, len(name))}
+    tails = {name[at:] for name in controls for at in range(1, len(name))}
+    return tuple(heads), tuple(tails)
 
 
 def _objects(message: Mapping[str, Any]) -> Any:

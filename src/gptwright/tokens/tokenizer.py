@@ -203,18 +203,26 @@ class Tokenizer:
 
     def _encode_broken(self, text: str) -> list[int]:
         """Encode a text whose words are control tokens, by cutting inside them. Only imported vocabularies come here."""
-        names = sorted((str(self._added[index]["content"]) for index in self.control_ids), key=len, reverse=True)
-        for name in names:
-            if len(name) > 1 and name in text:
-                before, _, after = text.partition(name)
-                parts = [before + name[:1], name[1:] + after]
-                return [token for part in parts for token in self._encode_pieces([part])[0]]
+        if (at := self._inside_a_name(text)) is not None:
+            return [token for part in (text[:at], text[at:]) for token in self._encode_pieces([part])[0]]
         return [token for token in self._hf.encode(text, add_special_tokens=False).ids if token not in self.control_ids]
+
+    def _inside_a_name(self, text: str) -> int | None:
+        """A place within the first occurrence of the longest control token's name in a text; None: it names none."""
+        names = sorted((str(self._added[index]["content"]) for index in self.control_ids), key=len, reverse=True)
+        return next((text.find(name) + 1 for name in names if len(name) > 1 and name in text), None)
 
     def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and, for each, the range of characters it came from. Slower than ``encode``."""
         encoding = self._hf.encode(mend_surrogates(text), add_special_tokens=False)
-        return list(encoding.ids), list(encoding.offsets)
+        ids, spans = list(encoding.ids), list(encoding.offsets)
+        if not self._forgeable or self.control_ids.isdisjoint(ids):
+            return ids, spans
+        if (at := self._inside_a_name(text)) is not None:
+            (ids, spans), (more, rest) = self.offsets(text[:at]), self.offsets(text[at:])
+            return ids + more, spans + [(low + at, high + at) for low, high in rest]
+        pairs = [pair for pair in zip(ids, spans, strict=True) if pair[0] not in self.control_ids]
+        return [token for token, _ in pairs], [span for _, span in pairs]
 
     # Ids to text
 
