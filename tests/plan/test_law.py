@@ -1,5 +1,6 @@
 """The law: planted constants come back, repetition is worth what it should be, intervals hold what they promise, projects move it."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -8,7 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptwright.plan.law import Correction, Law, Run, correct, effective_tokens, fit, forecast, passes_worth, residuals
+from gptwright.plan.fit import main
+from gptwright.plan.law import (
+    Correction,
+    Law,
+    Run,
+    correct,
+    effective_tokens,
+    fit,
+    forecast,
+    load_runs,
+    passes_worth,
+    residuals,
+)
 
 PLANTED = Law(
     e=0.7, a=0.25, alpha=0.4, b=0.6, beta=0.35, kappa=0.5, spread=0.01, other_text=0.15, n=15, smallest=(3e5, 5e5), largest=(6e6, 8e6),
@@ -115,8 +128,32 @@ def test_correct_when_a_project_has_runs_then_their_level_is_taken_and_one_astra
 
 
 def test_law_when_written_as_json_then_it_comes_back(tmp_path):
-    import json
-
     path = tmp_path / "law.json"
     path.write_text(json.dumps(PLANTED.to_json()), encoding="utf-8")
     assert Law.load(path) == PLANTED
+
+
+def test_law_that_is_shipped_then_it_is_the_fit_of_the_runs_that_are_shipped():
+    rows, shipped = load_runs(), Law.load()
+    runs = [Run.of(row) for row in rows]
+    found = fit(runs, leave_one_out=False)
+    assert shipped.n == len(rows)
+    for run in runs:
+        size = (run.params, run.tokens, run.unique)
+        assert shipped(*size) == pytest.approx(found(*size), rel=2e-3)
+    assert max(abs(off) for off in residuals(shipped, runs)) < 0.05
+    assert all(row["date"] >= "2026" and row["machine"] for row in rows)
+
+
+def test_fit_as_a_command_then_writes_the_constants_and_refuses_mixed_texts(tmp_path, capsys):
+    rows = [
+        {**vars(run), "unique_tokens": run.unique, "corpus": "planted", "name": str(i)}
+        for i, run in enumerate(runs_of(PLANTED))
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps(rows[:9]), encoding="utf-8")
+    assert main([str(tmp_path / "runs.json"), "--out", str(tmp_path / "law.json")]) == 0
+    assert "spread of a run left out" in capsys.readouterr().out
+    assert Law.load(tmp_path / "law.json")(1e6, 1e6, 4e6) == pytest.approx(PLANTED(1e6, 1e6, 4e6), rel=0.03)
+    (tmp_path / "mixed.json").write_text(json.dumps([*rows[:8], {**rows[8], "corpus": "other"}]), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "mixed.json")])
