@@ -136,6 +136,12 @@ class FakeProvider:
                 if item == "hang":
                     outer.release.wait(20)
                     return
+                if item.startswith("http"):  # a redirect
+                    self.send_response(307)
+                    self.send_header("location", item)
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+                    return
                 if item in STREAMS:
                     self._send(200, STREAMS[item], "text/html" if item == "html" else "text/event-stream")
                     return
@@ -169,4 +175,5 @@ def fake() -> Iterator[FakeProvider]:
     found.server.shutdown()
 
 
-migrated = servers.migrated
+# The control store, on SQLite and on PostgreSQL.
+postgres, migrated, control = servers.postgres, servers.migrated, servers.control

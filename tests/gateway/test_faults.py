@@ -4,6 +4,7 @@ import email.utils
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from gptwright.gateway.config import ProviderConfig
@@ -96,6 +97,16 @@ def test_error_when_the_provider_repeats_the_key_then_ours_does_not(fake: Any, m
     assert fake.headers[-1]["authorization"] == "Bearer sk-very-secret-1"
     assert "secret" not in str(caught.value)
     assert "[key]" in str(caught.value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_server_when_the_provider_sends_it_elsewhere_then_it_does_not_go(start: Any, fake: Any, stream: bool) -> None:
+    elsewhere, _ = start()
+    fake.plan = [elsewhere + "/v1/chat/completions"]
+    url, _ = start(providers={"up": provider(fake)})
+    body = {"model": "up:production", "messages": HELLO, "stream": stream}
+    response = httpx.post(url + "/v1/chat/completions", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_error")
 
 
 @pytest.mark.parametrize("key", ["with\nnewline", "schlüssel"])

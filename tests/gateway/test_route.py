@@ -9,9 +9,12 @@ import openai
 import pydantic
 import pytest
 
+from gptwright.core.config import build_config
+from gptwright.core.errors import UserError
 from gptwright.gateway.config import GatewayConfig, ProviderConfig, RouteConfig
 from gptwright.gateway.provider import Provider
 from gptwright.gateway.route import is_unsure, passes_on
+from gptwright.project.settings import Settings
 from gptwright.serve.config import ServeConfig
 
 MODEL = "demo-finetune-0123456789"
@@ -229,3 +232,12 @@ def test_tools_when_a_hosted_model_calls_one_then_the_client_gets_the_call(start
     assert [turn["role"] for turn in fake.bodies[-1]["messages"]] == ["user", "assistant", "tool"]
     assert fake.bodies[-1]["messages"][2]["tool_call_id"] == "call_1"
     assert fake.bodies[-1]["messages"][1]["tool_calls"][0]["id"] == "call_1"
+
+
+def test_settings_when_a_route_leads_to_no_provider_then_the_section_that_is_missing_is_named() -> None:
+    routes = {"routes": {"best": {"models": ["production", "openai:gpt-5-mini"]}}}
+    with pytest.raises(
+        UserError, match=r"gateway\.routes\.best: openai:gpt-5-mini needs a section \[providers\.openai\]"
+    ):
+        build_config(Settings, {"gateway": routes})
+    build_config(Settings, {"gateway": routes, "providers": {"openai": {"vendor": "openai"}}})

@@ -2,7 +2,6 @@
 
 import datetime
 import threading
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,13 +23,6 @@ COST = 0.002
 
 def config(fake: Any, **extra: Any) -> ProviderConfig:
     return ProviderConfig.model_validate({"base_url": fake.url, "max_retries": 0, **DEAR, **extra})
-
-
-@pytest.fixture
-def control(tmp_path: Path) -> Any:
-    store = ControlStore.open(tmp_path / "control.sqlite")
-    yield store
-    store.close()
 
 
 def test_rates_when_a_dated_name_answers_then_the_longest_beginning_counts() -> None:

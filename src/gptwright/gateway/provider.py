@@ -224,17 +224,20 @@ class Provider:
     def _options(self) -> dict[str, Any]:
         module: Any = require("openai", "serve")
         timeout = module.Timeout(self.config.timeout, connect=min(self.config.timeout, self.config.connect_timeout))
-        # Retries are ours: the client would wait for as long as it is told to.
+        # Retries are ours: the client would wait for as long as it is told to. Redirects are not followed: what a person wrote goes to
+        # the address that stands in the configuration, and to no other.
         return {"api_key": self._key(), "base_url": self.config.base_url, "timeout": timeout, "max_retries": 0}
 
     def _client(self) -> "openai.OpenAI":
         module: Any = require("openai", "serve")
-        client: openai.OpenAI = _anonymous(module.OpenAI(**self._options()))
+        http = module.DefaultHttpxClient(follow_redirects=False)
+        client: openai.OpenAI = _anonymous(module.OpenAI(**self._options(), http_client=http))
         return client
 
     def _async_client(self) -> "openai.AsyncOpenAI":
         module: Any = require("openai", "serve")
-        client: openai.AsyncOpenAI = _anonymous(module.AsyncOpenAI(**self._options()))
+        http = module.DefaultAsyncHttpxClient(follow_redirects=False)
+        client: openai.AsyncOpenAI = _anonymous(module.AsyncOpenAI(**self._options(), http_client=http))
         return client
 
     @contextlib.contextmanager

@@ -274,3 +274,12 @@ class Settings(Config):
     guard: GuardConfig = Field(GuardConfig(), description="Safeguards of the served model.")
     refresh: RefreshSettings = Field(RefreshSettings(), description="Keeping the model up to date.")
     tracking: TrackingSettings = Field(TrackingSettings(), description="Extra sinks for curves.")
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Self:
+        for name, route in self.gateway.routes.items():
+            for model in route.models:
+                provider, mark, _ = model.partition(":")
+                if mark and provider not in self.providers:
+                    raise ValueError(f"gateway.routes.{name}: {model} needs a section [providers.{provider}]")
+        return self
