@@ -43,6 +43,20 @@ def test_stop_when_text_comes_in_pieces_is_found_as_in_the_whole(text: str, stop
         assert any(text.startswith(s, len(shown)) for s in stops)
 
 
+@given(alphabet, st.lists(st.text(alphabet="ab", min_size=1, max_size=4), min_size=1, max_size=3), st.integers(1, 9))
+def test_stop_when_tokens_end_elsewhere_leaves_the_same_text(text: str, stops: list[str], size: int) -> None:
+    def shown(size: int) -> tuple[str, bool]:
+        matcher, found = StopMatcher(stops), ""
+        for at in range(0, len(text), size):
+            more, stopped = matcher.push(text[at : at + size])
+            found += more
+            if stopped:
+                return found, True
+        return found + matcher.finish(), False
+
+    assert shown(size) == shown(1)
+
+
 @given(alphabet, st.text(alphabet="ab", min_size=1, max_size=3))
 def test_text_when_it_cannot_begin_a_stop_is_shown_at_once(text: str, stop: str) -> None:
     matcher = StopMatcher([stop])
