@@ -118,7 +118,10 @@ def test_plan_compared_with_hosted_then_arms_verdict_and_the_date_of_prices(
         ["--compare-hosted", "--requests-per-day", "0"], ["--compare-hosted", "--months", "nan"],
     ],
 )  # fmt: skip
-def test_plan_with_nonsense_then_exit_two_and_a_way_out(arguments: list[str], gptwright: Any, tmp_path: Path) -> None:
+def test_plan_with_nonsense_then_exit_two_and_a_way_out_before_anything_is_measured(
+    arguments: list[str], gptwright: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "probe", lambda *_, **__: pytest.fail("measured"))
     done = gptwright("plan", *arguments, "--json", cwd=tmp_path)
     assert done.code == 2, done.err
     assert json.loads(done.out)["error"]["exit_code"] == 2

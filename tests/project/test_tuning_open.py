@@ -99,3 +99,11 @@ def test_finetune_when_the_base_is_not_there_then_says_what_to_give(tmp_path: Pa
         )  # fmt: skip
         assert done.code == 2
         assert "Traceback" not in done.err
+
+
+def test_finetune_when_the_data_is_not_there_then_says_so_before_anything_runs(tmp_path: Path, gptwright: Any) -> None:
+    Project.create(tmp_path / "p", "empty")
+    done = gptwright("finetune", "--data", str(tmp_path / "gone.jsonl"), "--project", str(tmp_path / "p"))
+    assert done.code == 2
+    assert "gone.jsonl: no such file or folder" in done.err
+    assert not (tmp_path / "p" / "work").exists()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,17 @@ def test_read_pairs_when_rows_are_broken_then_each_is_named(tmp_path: Path) -> N
     assert [fault.split(":")[1] for fault in found.faults] == [str(n) for n in range(2, 2 + len(bad))]
     with pytest.raises(UserError, match=r"no row can be used; the first fault: q.jsonl:1: not valid JSON"):
         read_pairs(lines(tmp_path / "q.jsonl", "{"))
+
+
+@pytest.mark.parametrize(
+    ("read", "shape"), [(read_pairs, "chosen"), (read_judged, "label"), (read_tasks, '"prompt", "answer"')]
+)
+def test_rows_when_none_can_be_used_then_the_shape_that_this_method_takes_is_told(
+    read: Any, shape: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        read(lines(tmp_path / "q.jsonl", "{"))
+    assert shape in str(caught.value.fix)
 
 
 def test_read_judged_when_labels_or_pairs_then_gives_good_and_bad_answers(tmp_path: Path) -> None:

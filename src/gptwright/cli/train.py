@@ -163,6 +163,8 @@ def finetune(
     force: Annotated[bool, typer.Option("--force", help="Train again although fresh.")] = False,
 ) -> Answer:
     """Fine-tune on conversations: all weights, or a small adapter."""
+    if data is not None and not data.exists():
+        raise UserError("no such file or folder", where=f"--data {data}", fix="Name a file that is there")
     options = {
         "finetune.method": method,
         "finetune.base": str(Path(base).resolve()) if base and _is_model_file(Path(base)) else base,

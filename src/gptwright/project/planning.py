@@ -1,5 +1,6 @@
 """From settings and a probe of this machine to the shape that will be trained, and to what `plan` prints."""
 
+import math
 import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,6 +139,8 @@ def plan_for(project: "Project | None", asked: Question, compare: "Demand | None
     hire = devices.rented(asked.device) if asked.device else None
     text = _text_of(project, asked.text_bytes)
     own = foresight.learnt(project) if project is not None else None
+    if hire is None:
+        _refuse_early(parsed, asked.price, text)
     machine = None if hire is not None and compare is None else probe(_PLAN_S)
     if machine is not None and project is not None:
         foresight.remember(project.work, machine)
@@ -183,6 +186,19 @@ def plan_for(project: "Project | None", asked: Question, compare: "Demand | None
         data["compare"] = found.to_json()
         said += ["", buy.as_text(found)]
     return data, "\n".join(said)
+
+
+def _refuse_early(budget: Budget, price: float | None, text: Text) -> None:
+    """What ``propose`` would refuse too, before seconds are spent on measuring."""
+    if text.size <= 0:
+        raise UserError("there is no training text yet", fix="Add some: gptwright data add PATH")
+    if price is not None and not (math.isfinite(price) and price >= 0):
+        raise UserError(f"a price of {price} an hour is none", fix="Give it in US dollars: --price 2.50")
+    if budget.usd is not None and not price:
+        raise UserError(
+            "a budget in money needs the price of the machine",
+            fix="Give it: --price USD_PER_HOUR, or plan for rented cards: --device h100",
+        )
 
 
 def _train_config(project: "Project | None") -> "TrainConfig | None":

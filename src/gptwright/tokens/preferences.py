@@ -67,7 +67,7 @@ def read_pairs(path: str | Path) -> Found[Pair]:
     Raises:
         UserError: no such file, not JSON Lines, or no row can be used (the first fault is told).
     """
-    return _read(Path(path), lambda row, uid: [_pair(row, uid)])
+    return _read(Path(path), lambda row, uid: [_pair(row, uid)], '{"prompt", "chosen", "rejected"}')
 
 
 def read_judged(path: str | Path) -> Found[Judged]:
@@ -87,7 +87,7 @@ def read_judged(path: str | Path) -> Found[Judged]:
             Judged(uid, _prompt(row.get("prompt")), _answer(row.get("completion"), "completion"), bool(row["label"]))
         ]
 
-    return _read(Path(path), judged)
+    return _read(Path(path), judged, '{"prompt", "completion", "label"}')
 
 
 def read_tasks(path: str | Path) -> Found[Task]:
@@ -102,7 +102,7 @@ def read_tasks(path: str | Path) -> Found[Task]:
         text = answer if answer is None or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
         return [Task(uid, _prompt(row.get("prompt")), text, row)]
 
-    return _read(Path(path), task)
+    return _read(Path(path), task, '{"prompt", "answer"}')
 
 
 def _pair(row: dict[str, Any], uid: str) -> Pair:
@@ -150,7 +150,7 @@ def _messages(value: Any, name: str) -> list[Message]:
     return value
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any], str], list[T]]) -> Found[T]:
+def _read(path: Path, parse: Callable[[dict[str, Any], str], list[T]], shape: str) -> Found[T]:
     found: Found[T] = Found()
     if not path.is_file():
         raise UserError("no such file", where=str(path), fix="Name a JSON Lines file")
@@ -167,9 +167,7 @@ def _read(path: Path, parse: Callable[[dict[str, Any], str], list[T]]) -> Found[
                 found.faults.append(f"{uid}: {error}")
     if not found.rows:
         first = f"; the first fault: {found.faults[0]}" if found.faults else ""
-        raise UserError(
-            f"no row can be used{first}", where=str(path), fix='Write {"prompt", "chosen", "rejected"} a line'
-        )
+        raise UserError(f"no row can be used{first}", where=str(path), fix=f"Write {shape} a line")
     return found
 
 
