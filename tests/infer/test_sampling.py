@@ -98,7 +98,7 @@ def random_logits(seed: int, rows: int, vocab: int) -> torch.Tensor:
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(configs, min_size=1, max_size=5), st.integers(0, 10**6), st.sampled_from([7, 120, 700]))
+@given(st.lists(configs, min_size=1, max_size=5), st.integers(0, 10**6), st.sampled_from([7, 120, 700, 2000]))
 def test_filters_when_batched_equal_the_plain_reference(choices: list[GenerationConfig], seed: int, vocab: int) -> None:
     logits = random_logits(seed, len(choices), vocab)
     given_logits = logits.clone()
