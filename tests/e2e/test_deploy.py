@@ -105,6 +105,41 @@ def test_image_when_linted_then_there_is_no_finding() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to make a machine read-only")
+def test_server_when_only_its_project_and_tmp_can_be_written_then_an_ordinary_user_can_run_it(copy: Path) -> None:
+    unshare, _ = tool("unshare"), tool("setpriv")
+    environment = dict(re.findall(r"(\w+)=(/tmp\S*)", read("Dockerfile")))
+    assert environment.keys() == {"HOME", "GPTWRIGHT_CACHE", "NUMBA_CACHE_DIR"}
+    ours = f"{shlex.quote(sys.executable)} -m gptwright"
+    script = f"""
+        mount --bind {shlex.quote(str(copy))} /mnt && mount -o remount,bind,ro / && mount -t tmpfs tmpfs /tmp || exit 77
+        cd /mnt && {ours} keys create --name app >/dev/null || exit 1
+        chown -R 10001:10001 /mnt
+        exec setpriv --reuid 10001 --regid 10001 --clear-groups {ours} serve --project /mnt --host 0.0.0.0 --port 0
+    """
+    process = subprocess.Popen(
+        [unshare, "-m", "sh", "-c", script], env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        found = None
+        while found is None and (line := process.stderr.readline()):
+            found = re.search(r"API: +http://0\.0\.0\.0:(\d+)/v1", line)
+        if found is None and process.wait(10) in (1, 32, 77):
+            pytest.skip("this machine lets nobody mount")
+        assert found is not None, process.returncode
+        url = f"http://127.0.0.1:{found[1]}"
+        assert httpx.get(url + "/ready", timeout=20).json() == {"status": "ready"}
+        assert httpx.get(url + "/", timeout=20).status_code == 200  # the page's own files and storage
+        process.terminate()
+        process.stderr.read()
+        assert process.wait(30) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+
+
 # --- compose
 
 
