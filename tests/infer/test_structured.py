@@ -278,7 +278,6 @@ def test_forms_when_asked_again_are_compiled_once_and_kept_few(
 
 def test_form_when_llguidance_is_missing_says_what_to_install(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    assert not structured.available()
     with pytest.raises(UserError, match=r"gptwright\[serve\]"):
         engine.submit([9], formed(regex("a")))
     assert engine.submit([9], GenerationConfig(max_tokens=2)).result().completion_tokens

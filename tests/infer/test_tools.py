@@ -293,5 +293,7 @@ def test_schema_when_it_cannot_be_kept_names_the_tools(engine: Engine, tokenizer
             assert caught.value.param == "tools"  # type: ignore[attr-defined]
         else:
             engine.submit([9], GenerationConfig(form=form, max_tokens=1)).result()
-    with pytest.raises(UserError):
-        call_form(style, [], must=True, parallel=True)
+    odd = {"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}
+    for tools in ([], [odd]):
+        with pytest.raises(UserError):
+            call_form(style, tools, must=True, parallel=True)

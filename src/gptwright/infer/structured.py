@@ -48,9 +48,10 @@ class FormError(UserError):
 
     code = "invalid_value"
 
-    def __init__(self, form: Form, why: str) -> None:
-        simpler = "simpl" in why or "too" in why or "cannot be kept" in why
-        super().__init__(f"{_WHAT[form.kind]} {why}", fix="Make it simpler" if simpler else None)
+    def __init__(self, form: Form, why: str, fix: str | None = None) -> None:
+        if fix is None and ("too" in why or "cannot be kept" in why):
+            fix = "Make it simpler"
+        super().__init__(f"{_WHAT[form.kind]} {why}", fix=fix)
         self.param = form.asked_by
 
 
@@ -119,10 +120,13 @@ class Forms:
         """A fresh guide.
 
         Raises:
-            FormError: the form is faulty, too large, or asks for what cannot be kept.
-            UserError: llguidance is not installed.
+            FormError: the form is faulty, too large, or asks for what cannot be kept; or llguidance is not installed.
         """
-        library = _library()
+        try:
+            library = importlib.import_module("llguidance")
+        except ImportError as error:
+            fix = "pip install 'gptwright[serve]'"
+            raise FormError(form, "needs llguidance, which is not installed", fix) from error
         if len(form.text) > LONGEST:
             raise FormError(form, f"is too long: more than {LONGEST} characters")
         with self._lock:
@@ -144,24 +148,6 @@ class Forms:
         closed = set(self._tokenizer.control_ids) - set(self._tokenizer.stop_ids) - set(form.control_ids)
         ids[[token for token in closed if token < self._vocab_size]] = False
         return ids
-
-
-def available() -> bool:
-    """Whether llguidance can be loaded here."""
-    try:
-        _library()
-    except UserError:
-        return False
-    return True
-
-
-def _library() -> Any:
-    try:
-        return importlib.import_module("llguidance")
-    except ImportError as error:
-        raise UserError(
-            "answers of a given form need llguidance, which is not installed", fix="pip install 'gptwright[serve]'"
-        ) from error
 
 
 def _vocabulary(library: Any, tokenizer: TokenizerLike, vocab_size: int) -> Any:

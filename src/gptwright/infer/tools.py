@@ -205,8 +205,12 @@ def _embedded(form: Form) -> str:
 
 def _arguments(function: Mapping[str, Any]) -> dict[str, Any]:
     schema = dict(function.get("parameters") or _NOTHING)
-    schema.setdefault("type", "object")
-    return {**schema, "x-guidance": {**_SPELLING, "lenient": not function.get("strict")}}
+    kinds = schema.get("type", "object")
+    if kinds != "object" and "object" not in (kinds if isinstance(kinds, list) else ()):
+        raise UserError(
+            f"the parameters of {function['name']} are of type {kinds}", fix="Arguments are always an object"
+        )
+    return {**schema, "type": "object", "x-guidance": {**_SPELLING, "lenient": not function.get("strict")}}
 
 
 def _literal(text: str, style: CallStyle) -> str:
