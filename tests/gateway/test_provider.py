@@ -9,10 +9,12 @@ import openai
 import pydantic
 import pytest
 
+from gptwright.core.config import build_config
 from gptwright.core.errors import UserError
 from gptwright.gateway.config import ProviderConfig
 from gptwright.gateway.provider import ChatSettings, Provider, UpstreamError
 from gptwright.gateway.resolve import is_remote, providers, resolve
+from gptwright.project.settings import Settings
 
 MODEL = "demo-finetune-0123456789"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -31,6 +33,20 @@ def test_config_when_the_url_is_no_plain_http_url_then_it_is_refused(url: str) -
 def test_config_when_a_key_is_pasted_instead_of_a_name_then_it_is_refused() -> None:
     with pytest.raises(pydantic.ValidationError, match="never the key itself"):
         ProviderConfig(base_url="https://x/v1", api_key_env="sk-abc123-very-secret")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"base_url": "https://x/v1", "api_key_env": "sk-very-secret"},
+        {"base_url": "https://x/v1?key=sk-very-secret"},
+        {"base_url": "https://me:sk-very-secret@x/v1"},
+    ],
+)
+def test_settings_when_a_key_is_pasted_then_the_error_does_not_repeat_it(section: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"providers\.up\.(base_url|api_key_env)") as caught:
+        build_config(Settings, {"providers": {"up": section}})
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

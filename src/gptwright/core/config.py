@@ -74,6 +74,9 @@ Count = Annotated[
 
 C = TypeVar("C", bound=Config)
 
+MAY_BE_SECRET = "may_be_secret"
+"""Type of a fault (``PydanticCustomError``) whose value is not shown, since it may be a key or a password."""
+
 
 def load_config(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> tuple[C, dict[str, str]]:
     """Read a TOML file and ``--set`` overrides into a config.
@@ -187,7 +190,9 @@ def _fault(cls: type[Config], item: dict[str, Any], origins: Mapping[str, str]) 
         return f"{key}{origin}: unknown key" + (f"; did you mean {near}?" if near else "")
     message = str(item["msg"]).removeprefix("Value error, ")
     given = item.get("input")
-    shown = "" if given is None or isinstance(given, dict | list) else f", got {json.dumps(given, default=str)}"
+    # A value that may hold a key is not repeated: errors are pasted into chats and kept in logs.
+    hidden = given is None or isinstance(given, dict | list) or item["type"] == MAY_BE_SECRET
+    shown = "" if hidden else f", got {json.dumps(given, default=str)}"
     return f"{key}{origin}: {message[0].lower()}{message[1:]}{shown}"
 
 

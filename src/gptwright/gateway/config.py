@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from gptwright.core.config import Config, Count, Duration
+from gptwright.core.config import MAY_BE_SECRET, Config, Count, Duration
 from gptwright.gateway.serving import is_loopback
 from gptwright.gateway.vendors import PLAIN, VENDORS, Vendor, VendorName
 
@@ -16,8 +17,9 @@ OnPersonalData = Literal["send", "mask", "refuse"]
 def _http_url(value: str) -> str:
     # A question mark could begin a key that then stands in a file, in logs and in errors.
     if not re.match(r"https?://[^\s/@?#]+(/[^\s?#]*)?$", value):
-        raise ValueError(
-            "not an http(s) URL without user, password and question mark, such as https://api.example.com/v1"
+        raise PydanticCustomError(
+            MAY_BE_SECRET,
+            "not an http(s) URL without user, password and question mark, such as https://api.example.com/v1",
         )
     return value.rstrip("/")
 
@@ -25,7 +27,9 @@ def _http_url(value: str) -> str:
 def _variable_name(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value):
         # A pasted key would otherwise stand in a file that people share.
-        raise ValueError("this is the name of an environment variable that holds the key, never the key itself")
+        raise PydanticCustomError(
+            MAY_BE_SECRET, "this is the name of an environment variable that holds the key, never the key itself"
+        )
     return value
 
 
