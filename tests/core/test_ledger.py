@@ -53,6 +53,21 @@ def test_start_run_when_started_again_then_its_configuration_stays(ledger: Ledge
     assert (run.state, run.config) == ("running", {"steps": 100})
 
 
+def test_numbers_when_they_are_none_then_are_null_and_can_be_asked_for(ledger: Ledger) -> None:
+    ledger.start_run("r", "pretrain", {})
+    ledger.finish_run("r", "done", {"loss": float("nan"), "rates": [1.0, float("inf")], "steps": 3})
+    ledger.add_event("r", "seen", {"loss": float("-inf")})
+    run = ledger.run("r")
+    assert run is not None
+    assert run.meta == {"rates": [1.0, None], "steps": 3}
+    assert ledger.events("r")[0].data == {"loss": None}
+    artifact = ledger.add_artifact(
+        "model", stage="pretrain", name="m", path="work/m", hash="b2:1", meta={"loss": float("nan")}
+    )
+    assert ledger.latest_of_stage("pretrain") == artifact
+    assert artifact.meta == {"loss": None}
+
+
 def test_readers_when_a_writer_is_busy_then_they_are_not_blocked(tmp_path: Path, ledger: Ledger) -> None:
     add(ledger, "before")
     with ledger.transaction():

@@ -34,7 +34,7 @@ def root(pretrained: Path, tmp_path: Path) -> Path:
     (target / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     tasks = [{"prompt": q, "answer": "a"} for q in QUESTIONS]
     (target / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tasks))
-    (target / "reward.py").write_text("def score(prompt, answer, row):\n    return answer.count(row['answer'])\n")
+    (target / "reward.py").write_text("def score(prompt, answer, row):\n    return sum(map(ord, answer)) % 97\n")
     return target
 
 
@@ -112,6 +112,21 @@ dtype = "float32"
     # The base of the second step is whole again: an int8 one differs from it by up to half a step of each row.
     loaded = load_model(model)
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+@pytest.mark.parametrize("advantage", ["group", "best"])
+def test_finetune_when_all_answers_are_rewarded_alike_then_says_that_nothing_was_learnt(
+    advantage: str, root: Path, gptwright: Any
+) -> None:
+    (root / "reward.py").write_text("def score(prompt, answer, row):\n    return 0\n")
+    options = [part for value in (*GRPO, f"advantage={advantage}") for part in ("--set", f"finetune.{value}")]
+    done = gptwright("finetune", "--method", "grpo", "--max-steps", "2", "--project", str(root), *options)
+    assert done.code == 2, done.err
+    assert "nothing was learnt: in every step all answers to a task had the same reward" in done.err
+    run = next(run for run in json.loads(gptwright("runs", "list", "--project", str(root), "--json").out)["runs"]
+               if run["stage"] == "finetune")  # fmt: skip
+    assert "nothing was learnt" in gptwright("runs", "show", run["id"], "--project", str(root)).ok().out
+    assert not list((root / "work" / "models").glob("tiny-finetune-*"))
 
 
 def test_settings_when_a_method_lacks_what_it_needs_then_says_so() -> None:

@@ -144,7 +144,7 @@ class Ledger:
         with self.transaction():
             cursor = self._db.execute(
                 "INSERT INTO artifact(kind, stage, name, path, hash, key, meta, created_at, run_id) VALUES (?,?,?,?,?,?,?,?,?)",
-                (kind, stage, name, path, hash, key, json.dumps(meta or {}), now(), run_id),
+                (kind, stage, name, path, hash, key, _json(meta or {}), now(), run_id),
             )
             identity = int(cursor.lastrowid or 0)
             self._db.executemany(
@@ -188,7 +188,7 @@ class Ledger:
             # Not SQLite's json_patch: it takes a null for "remove this key", and a licence that is not known is a null.
             merged = {**(json.loads(row[0]) if row is not None else {}), **(meta or {})}
             self._db.execute(
-                "UPDATE artifact SET key=coalesce(?, key), meta=? WHERE id=?", (key, json.dumps(merged), identity)
+                "UPDATE artifact SET key=coalesce(?, key), meta=? WHERE id=?", (key, _json(merged), identity)
             )
 
     def compact(self) -> None:
@@ -257,14 +257,14 @@ class Ledger:
         self._db.execute(
             """INSERT INTO run(id, seq, stage, state, config, started_at) VALUES (?, (SELECT coalesce(max(seq),0)+1 FROM run), ?, 'running', ?, ?)
                ON CONFLICT(id) DO UPDATE SET state='running', finished_at=NULL""",
-            (run_id, stage, json.dumps(config), now()),
+            (run_id, stage, _json(config), now()),
         )
 
     def finish_run(self, run_id: str, state: str, meta: dict[str, Any] | None = None) -> None:
         """Close a run as done, failed or interrupted; what is said of it adds to what was said before."""
         self._db.execute(
             "UPDATE run SET state=?, meta=json_patch(meta, ?), finished_at=? WHERE id=?",
-            (state, json.dumps(meta or {}), now(), run_id),
+            (state, _json(meta or {}), now(), run_id),
         )
 
     def runs(self, stage: str | None = None) -> list[Run]:
@@ -282,7 +282,7 @@ class Ledger:
     def add_event(self, run_id: str, kind: str, data: dict[str, Any]) -> None:
         """Write down a decision before it acts, durably."""
         self._db.execute(
-            "INSERT INTO event(run_id, kind, data, at) VALUES (?,?,?,?)", (run_id, kind, json.dumps(data), now())
+            "INSERT INTO event(run_id, kind, data, at) VALUES (?,?,?,?)", (run_id, kind, _json(data), now())
         )
 
     def events(self, run_id: str, kind: str | None = None) -> list[Event]:
@@ -324,7 +324,7 @@ class Ledger:
                 n,
                 unit,
                 dataset_hash,
-                json.dumps(detail or {}),
+                _json(detail or {}),
                 now(),
             ),
         )
@@ -346,8 +346,16 @@ class Ledger:
         """Fix a JSON value for this project."""
         self._db.execute(
             "INSERT INTO setting VALUES (?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
-            (key, json.dumps(value)),
+            (key, _json(value)),
         )
+
+
+def _json(value: Any) -> str:
+    """JSON as SQLite's functions read it: numbers that are none, which they do not know, are null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None))
 
 
 def now() -> str:

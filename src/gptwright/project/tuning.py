@@ -1,5 +1,6 @@
 """Steps of fine-tuning: from a step's settings to a plan and an objective, a run of the one loop, and an adapter or whole weights."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -119,6 +120,12 @@ def tune_step(
             run_dir=run_dir, ledger=job.ledger, heldout=measured, label="finetune", objective=objective,
             callbacks=onlookers(project, tokenizer),
         )  # fmt: skip
+    if not math.isfinite(result.final_loss):
+        raise UserError(
+            "nothing was learnt: in every step all answers to a task had the same reward",
+            where=f"[finetune] reward; answers and rewards: {run_dir / 'rollouts'}",
+            fix="Give easier tasks or a finer reward, or a larger group_size",
+        )
     if not lora:
         return result, None
     # Published, the adapter stands two folders below the models, its base beside its own model.
