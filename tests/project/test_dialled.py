@@ -1,16 +1,20 @@
 """A project's run takes what the dial says where its file is silent, and a size of GPT-3 brings the paper's context."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gptwright.core.errors import Interrupted
 from gptwright.core.files import read_json
 from gptwright.model.config import ModelConfig
+from gptwright.project import training
 from gptwright.project.planning import fixed_shape
 from gptwright.project.settings import FinetuneSettings, ModelSettings, PretrainSettings
 from gptwright.project.training import tokens_ahead, train_config
 from gptwright.train.config import TrainConfig
 from gptwright.train.dial import dial
+from gptwright.train.loop import StepInfo, train
 
 
 def test_pretrain_when_rates_are_left_out_then_the_run_has_the_dials(finished: Path) -> None:
@@ -55,3 +59,32 @@ def test_tokens_ahead_when_a_time_is_given_then_are_estimated_and_steps_or_a_bat
     assert minute > 1e4
     assert tokens_ahead(shape, TrainConfig(max_steps=5)) is None
     assert tokens_ahead(shape, TrainConfig(max_time=60, batch_tokens=512)) is None
+
+
+def test_pretrain_when_it_goes_on_then_what_decides_nothing_is_as_it_is_set_now(
+    tmp_path: Path, tiny: Any, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny.make(tmp_path / "tiny", notes=30, chats=0)
+    ask, seen = ("--project", str(root)), []
+
+    def stops(shape: ModelConfig, plan: Any, config: TrainConfig, **more: Any) -> Any:
+        seen.append(config)
+        more["callbacks"] = [*more["callbacks"], *([stop] if len(seen) == 1 else [])]
+        return train(shape, plan, config, **more)
+
+    def stop(info: StepInfo) -> None:
+        if info.step == 3:
+            raise Interrupted("stopped")
+
+    monkeypatch.setattr(training, "train", stops)
+    assert gptwright("pretrain", *ask).code == 130
+    changed = ("pretrain.micro_tokens=64", "pretrain.activation_checkpointing=true", "pretrain.device='cpu'")
+    words = [word for one in changed for word in ("--set", one)]
+    assert "continuing" in gptwright("pretrain", *ask, *words).ok().err
+    first, second = seen
+    assert (second.micro_tokens, second.activation_checkpointing, second.device) == (64, True, "cpu")
+    assert {n for n in TrainConfig.model_fields if getattr(first, n) != getattr(second, n)} == {
+        "micro_tokens",
+        "activation_checkpointing",
+        "device",
+    }

@@ -301,6 +301,17 @@ def test_machine_when_resumed_by_another_number_of_processes_then_threads_are_no
     assert (chosen.processes, chosen.parallel) == (2, "ddp")
 
 
+def test_machine_when_resumed_with_a_device_by_name_then_is_that_one() -> None:
+    from gptwright.train.run import Resolved
+    from gptwright.train.schedule import Schedule
+
+    config = TrainConfig(max_steps=1, dtype="float32", compile="off", device="cpu")
+    then = replace(machine.choose(config), device="cuda")
+    resolved = Resolved(then, Schedule.of(1, 0, 0, 0), 1.0, 0.0)
+    chosen = parallel.choose_machine(config, resolved, tiny_config(), Several(0, 2))
+    assert (chosen.device, chosen.dtype) == ("cpu", "float32")
+
+
 def test_stepper_when_there_is_one_process_then_gradients_are_not_laid_into_one_buffer() -> None:
     made = build("pretrain")
     stepper = Stepper(made.model, made.config, machine.choose(made.config), rows=4)

@@ -37,6 +37,7 @@ from gptwright.train.dial import DIALLED, note, settings_for
 from gptwright.train.distributed import launched
 from gptwright.train.loop import TrainResult, train
 from gptwright.train.metrics import read_metrics
+from gptwright.train.run import FREE_TO_CHANGE
 
 _USUAL_SHARE = 0.45  # of the matmul peak that training reaches
 
@@ -86,11 +87,12 @@ def _resolved(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConf
 
 
 def _choose(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
-    """Shape and settings of a run: chosen once, kept in the run's folder, read again when the run goes on."""
+    """Shape and settings of a run: chosen once, kept in the run's folder, read again when the run goes on, but for what may change then."""
     path = run_dir / "shape.json"
     if path.is_file():
         kept = read_json(path)
-        return ModelConfig.model_validate(kept["model"]), TrainConfig.model_validate(kept["train"])
+        now = {name: getattr(config, name) for name in FREE_TO_CHANGE & config.model_fields_set}
+        return ModelConfig.model_validate(kept["model"]), TrainConfig.model_validate(kept["train"] | now)
     settings = job.project.settings
     shape, config = choose_shape(
         settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, config, job.project.work

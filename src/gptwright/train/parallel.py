@@ -52,12 +52,11 @@ def choose_machine(config: TrainConfig, resolved: Resolved | None, shape: ModelC
         world: the processes; connected.
     """
     if resolved is not None:
-        then, layout = (
-            resolved.machine,
-            layout_of(config, shape, world, resolved.machine.device, resolved.machine.dtype),
-        )
+        then = resolved.machine
+        device = then.device if config.device == "auto" else config.device
+        layout = layout_of(config, shape, world, device, then.dtype)
         settings: dict[str, Any] = {
-            "device": then.device,
+            "device": device,
             "dtype": then.dtype,
             "compile": "auto" if then.compiled else "off",
         }

@@ -19,11 +19,13 @@ from gptwright.train.config import TrainConfig
 from gptwright.train.machine import Machine
 from gptwright.train.schedule import Schedule
 
-_FREE_TO_CHANGE = {
+FREE_TO_CHANGE = {
     "log_every",
     "checkpoint_every",
     "checkpoint_async",
     "keep_last",
+    "keep_best",
+    "micro_tokens",
     "eval_every",
     "watch_every",
     "on_divergence",
@@ -34,6 +36,7 @@ _FREE_TO_CHANGE = {
     "activation_checkpointing",
     "peer_timeout",
 }
+"""Settings that a run may go on with in another way than it began; of some the sums are then added in another order."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class RunFolder:
             for part in ("train", "model")
             for key, value in now[part].items()
             if (was := stored[part].get(key, defaults[part][key])) != value
-            and not (part == "train" and key in _FREE_TO_CHANGE)
+            and not (part == "train" and key in FREE_TO_CHANGE)
         ]
         if stored["plan"] != plan_key:
             changed.append("the data plan changed")
