@@ -212,7 +212,7 @@ def _change(what: str, kind: str, before: BitsPerByte, after: BitsPerByte) -> Ch
 
 
 def table(changes: list[Change], base: str) -> list[str]:
-    """The comparison for a person, in at most 100 columns."""
+    """The comparison for a person, in at most 125 columns."""
     lines = [f"  before ({base}) and after, with 95 % intervals; bits per byte: less is better"]
     rows = [("", "n", "before", "after", "change", "")]
     for one in changes:
