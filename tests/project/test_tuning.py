@@ -139,6 +139,10 @@ def test_settings_when_a_method_lacks_what_it_needs_then_says_so() -> None:
     ):
         with pytest.raises(ValueError, match=says):
             FinetuneSettings.model_validate(values)
+    with pytest.raises(
+        ValueError, match="1 validation error"
+    ):  # of method alone, not of the objective that follows from it
+        FinetuneSettings.model_validate({"method": "dpoo"})
 
 
 def test_distill_when_the_teacher_has_another_tokenizer_then_is_refused(

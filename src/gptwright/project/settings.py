@@ -1,6 +1,6 @@
 """The whole of ``gptwright.toml``: one class a section, most of them owned by the room that reads them."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,7 @@ from gptwright.gateway.config import GatewayConfig, ProviderConfig
 from gptwright.gateway.serving import ServeConfig
 from gptwright.guard.config import GuardConfig
 from gptwright.release.config import GatePolicy
-from gptwright.train.config import TrainConfig
+from gptwright.train.config import ObjectiveName, TrainConfig
 
 
 class ProjectSettings(Config):
@@ -153,7 +153,9 @@ class FinetuneStep(TrainConfig):
         if isinstance(data, dict):
             method = data.get("method", "sft")
             defaults: dict[str, Any] = _CLOSE if method in ("dpo", "ipo", "kto", "grpo") else _GENTLE
-            objective = "sft" if method == "lora" else method
+            objective = (
+                method if method in get_args(ObjectiveName) else "sft"
+            )  # lora; of others method's own check tells
             data = {"objective": objective, **defaults, **({"beta": 0.0} if method == "grpo" else {}), **data}
             if data["objective"] != objective:
                 raise ValueError(f"method {method} means objective {objective}; leave objective out")
