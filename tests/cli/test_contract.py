@@ -68,6 +68,7 @@ def test_verbs_when_listed_then_the_help_shows_each_with_a_whole_sentence(gptwri
     for group in groups:
         shown = gptwright(*group, "--help").ok().out
         assert "..." not in shown.partition("Commands:")[2], shown
+    assert gptwright("runs", "--help").ok().out.count("    gptwright runs ") == 2
 
 
 # Every verb that ends by itself, on a project that ran; {model}, {run} and {out} are filled in.

@@ -36,7 +36,10 @@ def register(app: typer.Typer) -> None:
         "export",
         ["gptwright export production --to hf out/", "gptwright export production --to ollama --dtype q8_0 out/"],
     )(export)
-    runs = group("Runs of training: list them, look at curves, compare two.")
+    runs = group(
+        "Runs of training: list them, look at curves, compare two.",
+        ["gptwright runs list", "gptwright runs show 20260101-120000-ab12"],
+    )
     verb(runs, "list", ["gptwright runs list", "gptwright runs list --json"])(runs_list)
     verb(runs, "show", ["gptwright runs show 20260101-120000-ab12", "gptwright runs show 20260101-120000-ab12 --json"])(
         runs_show

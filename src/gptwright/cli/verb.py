@@ -91,7 +91,7 @@ def verb(app: typer.Typer, name: str, examples: Sequence[str], **settings: Any) 
         hints = {p.name: p.annotation for p in own}
         entry.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
         entry.__annotations__ = {**hints, **{n: annotation for n, annotation, _ in _COMMON}}
-        epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
+        epilog = _examples(examples)
         # Given, it wraps in a list of verbs; taken from the docstring, it would be cut.
         settings.setdefault(
             "short_help", (function.__doc__ or "").partition("\n")[0].partition(". ")[0].rstrip(".") + "."
@@ -152,9 +152,14 @@ def print_error(message: str, code: int) -> None:
     print(json.dumps({"error": {"message": message, "exit_code": code}}, ensure_ascii=False))
 
 
-def group(help: str) -> typer.Typer:
+def group(help: str, examples: Sequence[str] = ()) -> typer.Typer:
     """A group of verbs, such as ``data``."""
-    return typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+    epilog = _examples(examples) if examples else None
+    return typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None, add_completion=False, epilog=epilog)
+
+
+def _examples(lines: Sequence[str]) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def shorten(text: str, width: int) -> str:
