@@ -1,11 +1,14 @@
 """Pages of keys and values: leased, shared by what they hold, given back."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.peak import PEAK
 
 from gptwright.infer.cache import PAGE, Lease, PagedCache, pages_for
 from gptwright.model.config import ModelConfig
@@ -133,9 +136,18 @@ def test_invariants_when_requests_come_and_go_at_random_hold(seed: int) -> None:
     cache.check_integrity([])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource.getrusage")
 def test_cache_when_made_takes_memory_only_as_it_is_written() -> None:
-    psutil = pytest.importorskip("psutil")
-    before = psutil.Process().memory_info().rss
-    big = PagedCache(CONFIG.model_copy(update={"seq_len": 2**17}), torch.float32, size_bytes=2**30)
-    assert sum(layer.nbytes for layer in big.layers) > 5 * 10**8
-    assert psutil.Process().memory_info().rss - before < 10**8
+    script = f"""{PEAK}
+import torch
+from gptwright.infer.cache import PagedCache
+from gptwright.model.config import ModelConfig
+config = ModelConfig.model_validate({CONFIG.model_copy(update={"seq_len": 2**17}).model_dump()!r})
+before = peak_mb()
+big = PagedCache(config, torch.float32, size_bytes=2**30)
+print(sum(layer.nbytes for layer in big.layers), peak_mb() - before)
+"""
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    size_bytes, grown_mb = map(float, made.stdout.split())
+    assert size_bytes > 5e8
+    assert grown_mb < 100
