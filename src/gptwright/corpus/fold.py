@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 _U8, _I64, _I32 = (
     types.Array(types.uint8, 1, "C", readonly=True),
     types.Array(types.int64, 1, "C", readonly=True),
-    types.Array(types.int32, 1, "C"),
+    types.Array(types.int32, 1, "C", readonly=True),
 )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gptwright.core.arrays import kept_arrays
 from gptwright.core.hashing import norm_id
 
 FEW_BYTES = 2 << 20  # below it, loading the compiled loop takes longer than it saves
@@ -51,6 +52,11 @@ def _digests(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> list[bytes]
 def _folding() -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Case folding and white space as a table, made of Python's own: for each character below the last that folds, where its
     folded bytes begin in the second array (a length, then the bytes), 0 for a character that stays, -1 for white space."""
+    starts, extra = kept_arrays(__name__, _made)
+    return starts, extra
+
+
+def _made() -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     last = 0x1E944
     starts = np.zeros(last, np.int32)
     extra = bytearray(b"\0")

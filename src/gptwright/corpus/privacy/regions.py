@@ -206,6 +206,7 @@ def _number_run(data, at, begin, end):  # type: ignore[no-untyped-def]
     """The run of digits, capitals and separators around a digit, and what numbers of a person may be in it, as bits; 0 for none."""
     start, stop = at, at
     digits = dots = capitals = 0
+    chain = longest = gap = 0  # digits with at most three separators between two of them, as phone numbers are written
     while start > begin:
         byte = data[start - 1]
         if _BYTES[byte] & _RUN:
@@ -222,13 +223,22 @@ def _number_run(data, at, begin, end):  # type: ignore[no-untyped-def]
     while stop < end:
         byte = data[stop]
         if _BYTES[byte] & _RUN:
-            digits += (_BYTES[byte] & _DIGIT) != 0
+            if _BYTES[byte] & _DIGIT:
+                digits += 1
+                chain = chain + 1 if gap <= 3 else 1
+                longest, gap = max(longest, chain), 0
+            elif _BYTES[byte] & _UPPER or byte == 43:  # +
+                gap = 4
+            else:
+                gap += 1
             capitals += (_BYTES[byte] & _UPPER) != 0
             dots += byte == 46
             stop += 1
         elif byte == 0xC2 and stop + 1 < end and data[stop + 1] == 0xA0:
+            gap += 1
             stop += 2
         elif byte == 0xE2 and stop + 2 < end and data[stop + 1] == 0x80 and 0x90 <= data[stop + 2] <= 0x93:
+            gap += 1
             stop += 3
         else:
             break
@@ -239,7 +249,7 @@ def _number_run(data, at, begin, end):  # type: ignore[no-untyped-def]
         what |= MAY_BE_IBAN * (capitals >= 2 and digits >= 4)
         what |= MAY_BE_CARD * (digits >= 13)
         what |= MAY_BE_V4 * (dots >= 3)
-        what |= MAY_BE_PHONE * (digits >= 7)
+        what |= MAY_BE_PHONE * (longest >= 7)
     return start, stop, what
 
 
