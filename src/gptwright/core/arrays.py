@@ -16,12 +16,13 @@ from gptwright.core.hashing import b2
 Arrays = tuple[npt.NDArray[Any], ...]
 
 
-def kept_arrays(module: str, make: Callable[[], Arrays]) -> Arrays:
+def kept_arrays(module: str, make: Callable[[], Arrays], version: str = "") -> Arrays:
     """What ``make`` gives, from the cache when this module's text, Python's Unicode and numpy are what they were.
 
     Args:
         module: ``__name__`` of the module whose source decides the result.
         make: gives the arrays; called when there is no cache, or what is there cannot be read.
+        version: of a library that the arrays come from.
 
     Returns:
         The arrays, read-only.
@@ -30,7 +31,9 @@ def kept_arrays(module: str, make: Callable[[], Arrays]) -> Arrays:
     path = None
     if folder is not None:
         source = Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8")
-        key = b2(f"{unicodedata.unidata_version} {np.__version__} {sys.version} {source}").removeprefix("b2:")[:24]
+        key = b2(f"{unicodedata.unidata_version} {np.__version__} {sys.version} {version} {source}").removeprefix(
+            "b2:"
+        )[:24]
         path = folder / "arrays" / f"{module}-{key}.npz"
     found = _read(path)
     if found is None:

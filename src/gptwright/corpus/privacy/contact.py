@@ -121,6 +121,7 @@ def _phone_in(text: str, start: int, end: int) -> Span | None:
     return None
 
 
+@lru_cache(maxsize=64)
 def _likely(text: str, at: int) -> bool:
     """Whether a word such as phone stands shortly before, on the same line or alone at the end of the line above."""
     line = text.rfind("\n", max(0, at - 20), at)

@@ -1,4 +1,5 @@
-"""Which language a text is in: py3langid's model, evaluated over the first 1 KB and half of that in the middle, and two classes of our own.
+"""Which language a text is in: py3langid's model over the first 512 bytes and 256 in the middle, over twice as much where those leave doubt,
+and two classes of our own.
 
 ``und`` (undetermined): too few letters to tell, or the model is unsure. ``zxx`` (no linguistic content): program text, numbers, tables.
 The model is a naive Bayes over byte sequences found by one automaton (Lui and Baldwin 2012); its tables are walked by a kernel here,
@@ -8,18 +9,21 @@ which gives py3langid's own answers some fifty times faster.
 # mypy: disable-error-code="no-untyped-def, assignment"
 # numba finds the types; numpy's integers and Python's are one to it.
 
+import importlib.metadata
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gptwright.core.arrays import kept_arrays
 from gptwright.corpus.signals.chars import ALPHA, LOWER, MARKUP, SPACE, TITLE, UPPER, flags, lower
 from gptwright.corpus.signals.jit import kernel, part, version
 
 HEAD_BYTES, MIDDLE_BYTES = 1024, 512  # twice as much names no other language, for twice the time (docs/log.md)
+SURE = 0.99  # half as much is enough where it gives this probability
 LEAST_LETTERS = 12
 LEAST_SCORE = 0.5
 LEAST_LETTER_SHARE = 0.45  # of what is not white space: below it stand numbers and tables
@@ -43,6 +47,12 @@ class Model(NamedTuple):
 @cache
 def model() -> tuple[Model, list[str]]:
     """The model and the names of its classes."""
+    names, *tables = kept_arrays(__name__, _unpacked, importlib.metadata.version("py3langid"))
+    return Model(*tables), names.tolist()
+
+
+def _unpacked() -> tuple[npt.NDArray[Any], ...]:
+    """Its names and tables; to unpack them takes a third of a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     source = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -50,7 +60,7 @@ def model() -> tuple[Model, list[str]]:
     same_as = np.arange(len(names))
     for first, second in source._alias_pairs:
         same_as[second] = first
-    return Model(
+    tables = Model(
         moves=np.asarray(source.tk_nextmove, np.uint32),
         rows=np.asarray(source.tk_row, np.int64) << 8,
         feature=np.asarray(source.tk_output, np.int32),
@@ -58,25 +68,29 @@ def model() -> tuple[Model, list[str]]:
         prior=np.asarray(source.nb_pc, np.float32),
         same_as=same_as,
         logs=np.log1p(np.arange(_LOGS, dtype=np.float32)),
-    ), names
+    )
+    return np.array(names), *tables
 
 
 @part
-def _sample(data, s, e, known, small, text, points):
+def _sample(data, s, e, head, middle, known, small, text, points):
     """The windows of a document, in small letters when it has none, and what its characters are.
+
+    Args:
+        head, middle: bytes of the windows.
 
     Returns:
         Bytes, letters, markup, characters that are not white space.
     """
-    stop = min(e, s + HEAD_BYTES)
+    stop = min(e, s + head)
     while stop < e and data[stop] & 0xC0 == 0x80:
         stop += 1
     begin = stop
-    if e - s > HEAD_BYTES + MIDDLE_BYTES:
-        begin = max(stop, (s + e - MIDDLE_BYTES) // 2)
+    if e - s > head + middle:
+        begin = max(stop, (s + e - middle) // 2)
         while begin < e and data[begin] & 0xC0 == 0x80:
             begin += 1
-    until = min(e, begin + MIDDLE_BYTES)
+    until = min(e, begin + middle)
     while until < e and data[until] & 0xC0 == 0x80:
         until += 1
     size, total = 0, 0
@@ -177,12 +191,20 @@ def _compile(made_of: int):
             found: (d,) int32; score: (d,) float32: filled.
         """
         room = 4 * (HEAD_BYTES + MIDDLE_BYTES + 8)
-        text, points = np.empty(room, np.uint8), np.empty(room, np.int32)
+        text, part_, points = np.empty(room, np.uint8), np.empty(room, np.uint8), np.empty(room, np.int32)
         times, seen = np.zeros(len(tables.weight), np.int32), np.full(room, made_of & 1, np.int32)
         scores = np.empty(len(tables.prior), np.float32)
         for row in range(len(offsets) - 1):
-            size, letters, markup, visible = _sample(data, offsets[row], offsets[row + 1], known, small, text, points)
-            best, probability = _score(text, size, tables, times, seen, scores)
+            start, end = offsets[row], offsets[row + 1]
+            size, letters, markup, visible = _sample(
+                data, start, end, HEAD_BYTES, MIDDLE_BYTES, known, small, text, points
+            )
+            probability = np.float32(0)
+            if size > HEAD_BYTES:  # what the characters are is told by all of it, the language mostly by half
+                half = _sample(data, start, end, HEAD_BYTES // 2, MIDDLE_BYTES // 2, known, small, part_, points)[0]
+                best, probability = _score(part_, half, tables, times, seen, scores)
+            if probability < SURE:
+                best, probability = _score(text, size, tables, times, seen, scores)
             found[row], score[row] = best, probability
             if visible >= LEAST_LETTERS and (letters < LEAST_LETTER_SHARE * visible or markup > MOST_MARKUP * visible):
                 found[row] = -2
