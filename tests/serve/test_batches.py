@@ -204,11 +204,17 @@ def test_batch_when_its_window_is_over_then_the_rest_is_given_up(start: Any, con
     batch = put(client, [line(1, "one")])
     with control.session() as session:
         session.get_one(Batch, batch.id).expires_at = utc_now() - datetime.timedelta(seconds=1)
-    app.state.backend.draining = False
     end = time.monotonic() + 60
-    while not over(found := client.batches.retrieve(batch.id)) and time.monotonic() < end:
+    status = ""
+    while status != "expired" and time.monotonic() < end:  # asked of the store: a server that drains answers nobody
+        time.sleep(0.05)
+        with control.session() as session:
+            status = session.get_one(Batch, batch.id).status
         app.state.backend.draining = False
-        time.sleep(0.02)
+    app.state.batches._turn = lambda: asyncio.sleep(0)
+    time.sleep(0.4)  # whoever still had his turn has put the server into draining
+    app.state.backend.draining = False
+    found = client.batches.retrieve(batch.id)
     assert found.status == "expired"
     if found.error_file_id is not None:  # its lines may not have been read in yet
         assert results(client, found.error_file_id)["c1"]["error"]["code"] == "batch_expired"
