@@ -91,13 +91,15 @@ class Usage(Base):
 
 
 class Conversation(Base):
-    """A conversation that the user chose to keep."""
+    """A conversation of the chat page. ``key_id`` is the API key that owns it, None where the server asks for no key."""
 
     __tablename__ = "conversation"
     id: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[int | None] = mapped_column(sa.ForeignKey("api_key.id"), index=True)
     title: Mapped[str]
     created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
     updated_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    info: Mapped[dict[str, Any]] = mapped_column(default=dict)  # its settings, and which branch is shown
 
 
 class Message(Base):
@@ -111,13 +113,16 @@ class Message(Base):
     content: Mapped[str]
     model: Mapped[str | None]
     created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    info: Mapped[dict[str, Any]] = mapped_column(default=dict)  # how it ended, its tokens' probabilities
 
 
 class Feedback(Base):
-    """A judgement of an answer, and whether it may be trained on."""
+    """A judgement of an answer, and whether it may be trained on. ``end_user`` is a hash of the name of whoever judged."""
 
     __tablename__ = "feedback"
     id: Mapped[int] = mapped_column(primary_key=True)
+    key_id: Mapped[int | None] = mapped_column(sa.ForeignKey("api_key.id"), index=True)
+    end_user: Mapped[str | None]
     at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
     model: Mapped[str]
     messages: Mapped[list[Any]]
@@ -245,7 +250,8 @@ def _engine(url: str) -> sa.Engine:
 
 def _sqlite_pragmas(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # secure_delete: what is deleted is overwritten; without it the words stay in the file until something else needs the place.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
