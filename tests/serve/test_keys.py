@@ -1,6 +1,7 @@
 """Keys, and who may call at all."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -233,3 +234,26 @@ def test_keeping_when_there_is_no_store_then_it_says_so(start: Any) -> None:
     assert (answer.status_code, answer.json()["store"]) == (200, False)
     refused = httpx.post(url + "/v1/responses", json={**asked, "store": True})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "store")
+
+
+def test_feedback_when_taken_back_then_only_the_callers_own_goes_and_its_words_leave_the_file(
+    start: Any, control: ControlStore
+) -> None:
+    url, _ = start(control=control)
+    said = [{"role": "user", "content": "unmistakable"}, {"role": "assistant", "content": "Hello"}]
+    posted = {"model": "m", "kind": "thumb", "value": {"up": True}, "messages": said, "consent": True, "user": "ann"}
+    ids = [httpx.post(url + "/v1/feedback", json=posted).json()["id"] for _ in range(3)]
+    other = httpx.post(url + "/v1/feedback", json={**posted, "user": "bob", "messages": []}).json()["id"]
+    with control.session() as session:
+        assert "ann" not in str([row.end_user for row in session.scalars(sa.select(Feedback))])
+    assert httpx.delete(f"{url}/v1/feedback/{ids[0]}").json() == {"object": "feedback.deleted", "deleted": 1}
+    assert httpx.delete(f"{url}/v1/feedback/{ids[0]}").status_code == 404
+    assert httpx.delete(f"{url}/v1/feedback/{10**30}").status_code == 404
+    assert httpx.delete(f"{url}/v1/feedback", params={"user": "ann"}).json()["deleted"] == 2
+    assert httpx.delete(f"{url}/v1/feedback").status_code == 400
+    with control.session() as session:
+        assert [row.id for row in session.scalars(sa.select(Feedback))] == [other]
+    if control.engine.dialect.name == "sqlite":
+        file = Path(str(control.engine.url.database))
+        for path in (file, file.with_name(file.name + "-wal")):
+            assert not path.exists() or b"unmistakable" not in path.read_bytes()

@@ -13,6 +13,7 @@ OURS = {
     "/v1/messages",
     "/v1/messages/count_tokens",
     "/v1/feedback",
+    "/v1/feedback/{feedback_id}",
 }
 
 

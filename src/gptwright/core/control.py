@@ -224,6 +224,18 @@ class ControlStore:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    def forget_deleted(self) -> None:
+        """After a deletion that must be real: SQLite's log of changes is emptied too, where what was deleted still stands.
+
+        A reader that is at work keeps the log; then it goes at the next occasion. PostgreSQL does this by itself (autovacuum).
+        """
+        if self.engine.dialect.name == "sqlite":
+            with self.engine.connect() as connection:
+                connection.rollback()  # a checkpoint must not run inside a transaction
+                raw = connection.connection.dbapi_connection
+                assert raw is not None
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()

@@ -168,6 +168,13 @@ class FeedbackReceipt(BaseModel):
     messages_kept: int
 
 
+class FeedbackTakenBack(BaseModel):
+    """How many judgements are gone."""
+
+    object: Literal["feedback.deleted"] = "feedback.deleted"
+    deleted: int
+
+
 class State(BaseModel):
     """Whether the server is there."""
 

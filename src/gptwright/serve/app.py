@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.routing import Match
 
 from gptwright import __version__
-from gptwright.core.control import ControlStore, Feedback
+from gptwright.core.control import ControlStore
 from gptwright.gateway.config import GatewayConfig
 from gptwright.gateway.provider import Provider
 from gptwright.guard.guard import Guard
@@ -20,6 +20,7 @@ from gptwright.serve.batches import workers
 from gptwright.serve.config import ServeConfig
 from gptwright.serve.edge import Edge
 from gptwright.serve.errors import ApiError
+from gptwright.serve.feedback import add_feedback
 from gptwright.serve.files import add_files
 from gptwright.serve.generate import Backend
 from gptwright.serve.messages import add_messages
@@ -28,7 +29,6 @@ from gptwright.serve.protocols import ModelInfo, Models
 from gptwright.serve.respond import Responder
 from gptwright.serve.responses import add_responses
 from gptwright.serve.schema import ChatRequest, CompletionRequest
-from gptwright.serve.schema_tokens import FeedbackRequest
 from gptwright.serve.tokens import add_tokens
 from gptwright.serve.tracing import Tracer, exporting
 
@@ -101,7 +101,7 @@ def create_app(
     app.state.backend = backend
     errors.install(app, lambda code: metrics.errors.labels(code).inc())
     app.add_middleware(Edge, backend=backend)
-    for add in (_add_text, _add_models, add_tokens, add_responses, add_messages, add_files, _add_feedback, _add_care):
+    for add in (_add_text, _add_models, add_tokens, add_responses, add_messages, add_files, add_feedback, _add_care):
         add(app, backend)
     app.openapi = _schema(app)  # type: ignore[method-assign]
     if mount is not None:
@@ -157,28 +157,6 @@ def _add_models(app: FastAPI, backend: Backend) -> None:
             if model.id == model_id:
                 return shape(model)
         raise ApiError(404, f"There is no model {model_id}.", param="model", code="model_not_found")
-
-
-def _add_feedback(app: FastAPI, backend: Backend) -> None:
-    @app.post("/v1/feedback", status_code=201)
-    async def feedback(body: FeedbackRequest) -> shapes.FeedbackReceipt:
-        control, guard = backend.control, backend.guard
-        if control is None:
-            raise ApiError(501, "This server keeps no feedback: it has no control store.", code="no_control_store")
-        messages = guard.for_keeping(guard.check_prompt([m.plain for m in body.messages])) if body.consent else []
-        value = {
-            key: guard.text_for_keeping(guard.check_text(item, param="value")) if isinstance(item, str) else item
-            for key, item in body.value.items()
-        }
-
-        def keep() -> int:
-            with control.session() as session:
-                row = Feedback(model=body.model, messages=messages, kind=body.kind, value=value, consent=body.consent)
-                session.add(row)
-                session.flush()
-                return row.id
-
-        return shapes.FeedbackReceipt(id=await asyncio.to_thread(keep), messages_kept=len(messages))
 
 
 def _add_care(app: FastAPI, backend: Backend) -> None:

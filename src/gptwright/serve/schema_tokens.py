@@ -69,11 +69,14 @@ class FeedbackRequest(Body):
     """``POST /v1/feedback``: a judgement of an answer."""
 
     model: Model
-    kind: Literal["thumb", "rating", "edit", "comment"]
+    kind: Literal["thumb", "rating", "edit", "comment", "vote"]
     value: dict[FeedbackKey, FeedbackItem] = Field(
         max_length=20, description='Flat, such as {"up": true} or {"text": "a better answer"}; texts are masked.'
     )
     messages: list[ChatMessage] = Field(default_factory=list, max_length=10_000)
     consent: bool = Field(
         default=False, description="Whether the conversation may be kept. Without it only the judgement is."
+    )
+    user: Label | None = Field(
+        default=None, description="Whose judgement it is; a hash of it is kept, by which it can be taken back."
     )
