@@ -65,6 +65,38 @@ def test_load_when_overridden_then_the_override_wins_and_is_the_origin(tmp_path:
     assert origins["train.max_steps"] == origins["name"] == "--set"
 
 
+class SizeOf(Config):
+    """A size, said in one of two ways."""
+
+    depth: int | None = Field(None, description="Blocks.")
+    params: Count | None = Field(None, description="Parameters.")
+
+    @classmethod
+    def replaces(cls, key: str, value: object) -> tuple[str, ...]:
+        return {"depth": ("params",), "params": ("depth",)}.get(key, ())
+
+
+class Sized(Config):
+    """A root with it."""
+
+    model: SizeOf = Field(SizeOf(), description="Its size.")
+
+
+@pytest.mark.parametrize(("told", "asked"), [("depth = 3", "params=5e6"), ("params = 5e6", "depth=3")])
+def test_load_when_an_override_says_in_another_way_what_the_file_says_then_the_override_alone_counts(
+    told: str, asked: str, tmp_path: Path
+) -> None:
+    config, origins = load_config(Sized, write(tmp_path, f"[model]\n{told}\n"), [f"model.{asked}"])
+    asked_key = asked.partition("=")[0]
+    assert config.model.model_dump(exclude_none=True) == {asked_key: {"params": 5_000_000, "depth": 3}[asked_key]}
+    assert origins == {f"model.{asked_key}": "--set"}
+
+
+def test_load_when_two_overrides_say_the_same_in_two_ways_then_both_reach_the_section(tmp_path: Path) -> None:
+    config, _ = load_config(Sized, write(tmp_path, "[model]\ndepth = 1\n"), ["model.depth=3", "model.params=5e6"])
+    assert (config.model.depth, config.model.params) == (3, 5_000_000)
+
+
 def test_load_when_override_has_no_value_then_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="section.key=value"):
         load_config(Root, write(tmp_path, ""), ["train.max_steps"])

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from gptwright.core.errors import Interrupted
+from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.files import read_json
 from gptwright.model.config import ModelConfig
 from gptwright.project import training
 from gptwright.project.planning import fixed_shape
+from gptwright.project.project import Project
 from gptwright.project.settings import FinetuneSettings, ModelSettings, PretrainSettings
 from gptwright.project.training import tokens_ahead, train_config
 from gptwright.train.config import TrainConfig
@@ -88,3 +89,28 @@ def test_pretrain_when_it_goes_on_then_what_decides_nothing_is_as_it_is_set_now(
         "activation_checkpointing",
         "device",
     }
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "left"),
+    [
+        ("depth = 3", ["model.params=5e6"], {"params": 5_000_000}),
+        ("params = 5e6", ["model.depth=3"], {"depth": 3}),
+        ('preset = "gpt2"\nparams = 5e6', ["model.depth=3"], {"depth": 3, "preset": "gpt2"}),
+        ("depth = 3", ['model.preset="gpt3-125m"'], {"preset": "gpt3-125m"}),
+        ("depth = 3", ['model.preset="gpt2"'], {"depth": 3, "preset": "gpt2"}),
+    ],
+)
+def test_size_when_asked_for_on_the_command_line_then_the_files_other_size_does_not_stand_in_its_way(
+    told: str, asked: list[str], left: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "gptwright.toml").write_text(f"[model]\n{told}\n")
+    project = Project.open(tmp_path, overrides=asked)
+    assert project.settings.model.model_dump(exclude_unset=True) == left
+    assert project.origins[asked[0].partition("=")[0]] == "--set"
+
+
+def test_size_when_two_are_asked_for_at_once_then_they_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "gptwright.toml").write_text("[model]\ndepth = 2\n")
+    with pytest.raises(UserError, match="depth or params, not both"):
+        Project.open(tmp_path, overrides=["model.depth=3", "model.params=5e6"])

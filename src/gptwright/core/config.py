@@ -27,6 +27,16 @@ class Config(pydantic.BaseModel):
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
     )
 
+    @classmethod
+    def replaces(cls, key: str, value: Any) -> tuple[str, ...]:
+        """Keys of the same section that say the same in another way: where ``--set`` gives this one, the file's are not read.
+
+        Args:
+            key: that was given.
+            value: it, not yet validated.
+        """
+        return ()
+
 
 def _number_with_unit(units: Mapping[str, float], example: str, upper: bool) -> Any:
     def parse(value: Any) -> Any:
@@ -101,10 +111,12 @@ def load_config(cls: type[C], path: Path, overrides: Sequence[str] = ()) -> tupl
         raise UserError(f"not valid TOML: {error}", where=str(path)) from error
     lines = _key_lines(text)
     origins = {key: f"{path.name}:{lines[key]}" if key in lines else path.name for key in _flat(data)}
-    for override in overrides:
-        key, value = _override(override)
+    given = [_override(override) for override in overrides]
+    for key, value in given:
         _put(data, key, value)
         origins[".".join(key)] = "--set"
+    for key, value in given:
+        _drop_replaced(cls, data, origins, key, value)
     return build_config(cls, data, origins, where=str(path)), origins
 
 
@@ -213,6 +225,21 @@ def _put(data: dict[str, Any], key: Sequence[str], value: Any) -> None:
         if not isinstance(data, dict):
             raise UserError(f"--set {'.'.join(key)}: {part} is a value, not a section")
     data[key[-1]] = value
+
+
+def _drop_replaced(
+    cls: type[Config], data: dict[str, Any], origins: dict[str, str], key: Sequence[str], value: Any
+) -> None:
+    """Forget what the file says in another way. Two overrides that say it both are left, to be refused together."""
+    section: type[Config] | None = cls
+    for part in key[:-1]:
+        if section is None or part not in section.model_fields:
+            return
+        section, data = _section(section.model_fields[part].annotation), data[part]
+    for other in () if section is None else section.replaces(key[-1], value):
+        name = ".".join([*key[:-1], other])
+        if origins.get(name) != "--set" and data.pop(other, None) is not None:
+            origins.pop(name, None)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -45,6 +45,12 @@ class ModelSettings(Config):
     params: Count | None = Field(None, gt=0, description="Parameters to aim at, instead of depth.")
     seq_len: Count = Field(512, ge=16, description="Longest context. Tokens.")
 
+    @classmethod
+    def replaces(cls, key: str, value: Any) -> tuple[str, ...]:
+        if key == "preset" and value not in ("modern", "gpt2"):
+            return ("depth", "params")  # a model by name brings its size
+        return {"depth": ("params",), "params": ("depth",)}.get(key, ())
+
     @model_validator(mode="after")
     def _one_size(self) -> Self:
         if self.depth is not None and self.params is not None:
