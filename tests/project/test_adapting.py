@@ -57,7 +57,8 @@ def test_adaptation_when_evaluated_then_base_and_model_are_measured_on_the_same_
     assert "<0>" not in html
     said = done.out + done.err
     assert f"before ({base.id}) and after" in said
-    assert all(len(line) <= 125 for line in said.splitlines() if "watched: other" in line)
+    assert all(len(line) <= 100 for line in said.splitlines() if "watched: other" in line)
+    assert "[" in html.partition("watched: other")[2].partition("]")[0]  # each interval stands on the page
 
 
 def compared(delta: float, low: float, high: float, p: float) -> Comparison:
@@ -93,12 +94,21 @@ def test_table_when_names_are_long_and_intervals_missing_then_fits_the_screen() 
     asked = replace(
         ROW, what="questions/" + "x" * 60, kind="questions", before=0.1, before_low=math.nan, before_high=math.nan, after=0.3, test=None
     )  # fmt: skip
-    lines = table([ROW, asked], "base")
-    assert all(len(line) <= 125 for line in lines)
-    assert "2.000 [1.900 2.100]" in lines[2]
+    long = replace(ROW, what="watched: package:" + "y" * 60, n=123_456, test=UNSURE)
+    lines = table([ROW, asked, long], "b" * 80)
+    assert all(len(line) <= 100 for line in lines), [len(line) for line in lines]
+    assert "2.000  1.800" in lines[2]
     assert "-0.200 [-0.300 -0.100]  better, p < 0.001" in lines[2]
     assert "10%" in lines[3]
     assert "+20%  too little to test" in lines[3]
+    assert "-0.200 [-0.300 +0.100]  no difference shown, p 0.4" in lines[4]
+    assert "watched: yyy" in lines[4]
+
+
+def test_table_when_it_may_be_wide_then_has_names_in_full_and_each_interval() -> None:
+    (_, _, line) = table([replace(ROW, what="z" * 80)], "base", columns=None)
+    assert "z" * 80 in line
+    assert "2.000 [1.900 2.100]  1.800 [1.700 1.900]  -0.200 [-0.300 -0.100]  better" in line
 
 
 def test_page_when_replies_hold_markup_then_it_is_text() -> None:

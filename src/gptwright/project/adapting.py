@@ -31,6 +31,7 @@ from gptwright.tokens.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from gptwright.project.project import Project
 
+_COLUMNS = 100
 WATCHED_BYTES = 32_000  # enough for an interval of a few hundredths of a bit, in seconds
 
 
@@ -134,8 +135,8 @@ def adaptation(
     place = project.work / "reports" / f"adaptation-{ref.id}"
     write_json(place.with_name(place.name + ".json"), report)
     with atomic_write(place.with_name(place.name + ".html"), "w") as file:
-        file.write(page(report, lines))
-    lines.append(f"  {place.relative_to(project.root).as_posix()}.html has every reply")
+        file.write(page(report, table(changes, base.id, columns=None)))
+    lines.append(f"  {place.relative_to(project.root).as_posix()}.html has every interval and reply")
     return report, lines
 
 
@@ -211,34 +212,42 @@ def _change(what: str, kind: str, before: BitsPerByte, after: BitsPerByte) -> Ch
     return Change(what, kind, len(before.uids), before.value, *before.interval, after.value, *after.interval, test)
 
 
-def table(changes: list[Change], base: str) -> list[str]:
-    """The comparison for a person, in at most 125 columns."""
-    lines = [f"  before ({base}) and after, with 95 % intervals; bits per byte: less is better"]
-    rows = [("", "n", "before", "after", "change", "")]
+def table(changes: list[Change], base: str, columns: int | None = _COLUMNS) -> list[str]:
+    """The comparison for a person.
+
+    Args:
+        changes: its lines.
+        base: name of the model before.
+        columns: at most so many, with the interval of the change alone; None: names in full and every interval, however wide.
+    """
+    named = base if columns is None else _short(base, columns - 68)
+    lines = [f"  before ({named}) and after; bits per byte: less is better; 95 % intervals"]
+    rows = [("n", "before", "after", "change", "")]
     for one in changes:
         share = one.kind == "questions"
         low, high = (one.test.low, one.test.high) if one.test is not None else (math.nan, math.nan)
+        before, after = (one.before_low, one.before_high), (one.after_low, one.after_high)
+        if columns is not None:
+            before = after = (math.nan, math.nan)
         rows.append(
             (
-                _short(one.what),
                 f"{one.n:,}",
-                _value(one.before, one.before_low, one.before_high, share),
-                _value(one.after, one.after_low, one.after_high, share),
+                _value(one.before, *before, share),
+                _value(one.after, *after, share),
                 _value(one.after - one.before, low, high, share, sign="+"),
                 one.verdict() + (f", p {_p(one.test.p_value)}" if one.test is not None else ""),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    for row in rows:
-        cells = [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(row[1:5], widths[1:], strict=True)),
-        ]
-        lines.append("  " + "  ".join([*cells, row[5]]).rstrip())
+    room = 999 if columns is None else columns - 2 - sum(width + 2 for width in widths)
+    names = ["", *(_short(one.what, room) for one in changes)]
+    for name, row in zip(names, rows, strict=True):
+        cells = [cell.rjust(width) for cell, width in zip(row[:4], widths, strict=False)]
+        lines.append("  " + "  ".join([name.ljust(max(map(len, names))), *cells, row[4]]).rstrip())
     return lines
 
 
-def _short(name: str, width: int = 24) -> str:
+def _short(name: str, width: int) -> str:
     name = name.replace("package:", "")
     return name if len(name) <= width else name[: width - 1] + "…"
 
