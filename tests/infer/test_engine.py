@@ -328,12 +328,12 @@ def test_engine_when_its_own_thread_breaks_tells_every_caller_and_refuses_more(
             monkeypatch.setattr(scheduler, "step", broken)
             monkeypatch.setattr(scheduler.cache, "clear", broken)
         request, other = engine._request([1, 2], GREEDY, None, None), engine._request([3], GREEDY, None, None)
-        engine._enqueue([request, other])
+        engine._worker.enqueue([request, other])
         for waiting in (request, other):
             with pytest.raises(MemoryError, match="no room"):
                 waiting.result(30)
-        assert engine._thread is not None
-        engine._thread.join(30)
+        assert engine._worker.thread is not None
+        engine._worker.thread.join(30)
         with pytest.raises(GptwrightError, match="closed after a fault: no room"):
             engine.submit([1])
 

@@ -49,6 +49,19 @@ class Adapter:
         return cls(number, layers)
 
 
+def with_adapter(model: Transformer, folder: str | Path) -> Transformer:
+    """A model with an adapter on it, for reading texts. The frozen weights are shared, not copied.
+
+    Raises:
+        UserError: it does not fit the model.
+    """
+    with torch.device("meta"):
+        twin = Transformer(model.config)
+    twin.load_state_dict(model.state_dict(), assign=True)
+    load_adapter(twin, folder)
+    return twin.eval()
+
+
 def _factors(module: torch.nn.Module, half: int | None = None) -> Factors | None:
     """All parts of a fused layer (or one half of gate and up) as one pair of factors."""
     if not isinstance(module, LoraLinear):

@@ -3,28 +3,27 @@
 ``generate``, ``stream``, ``chat`` and ``submit`` all go through the same scheduler, so whatever runs at the same time shares its steps.
 """
 
-import atexit
-import contextlib
 import itertools
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 
-from gptwright.core.errors import GptwrightError, UserError
-from gptwright.infer.adapters import Adapter
+from gptwright.core.errors import UserError
+from gptwright.infer.adapters import Adapter, with_adapter
 from gptwright.infer.config import GenerationConfig
-from gptwright.infer.opening import fast_dtype, fit_chat, open_model
+from gptwright.infer.opening import encode_prompt, fast_dtype, fit_chat, open_model
 from gptwright.infer.openvino import OpenVinoScheduler
 from gptwright.infer.request import Piece, Request, Result
 from gptwright.infer.scheduler import Scheduler
 from gptwright.infer.scoring import TokenScore, embed, score
 from gptwright.infer.speculative import PromptLookup
 from gptwright.infer.structured import Forms
+from gptwright.infer.watermark import Watermark
+from gptwright.infer.worker import Worker
 from gptwright.model.transformer import Transformer
 from gptwright.tokens.tokenizer import Tokenizer
 
@@ -77,13 +76,9 @@ class Engine:
                 self.model, tokenizer, max_batch, prefill_tokens, kv_bytes, weights, max_gap_s, drafter
             )
         self._forms = Forms(tokenizer, min(tokenizer.vocab_size, model.config.vocab_size))
-        self._arrived: list[Request] = []
-        self._condition = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._worker = Worker(self._scheduler)
         self._reading = threading.Lock()
-        self._fault: BaseException | None = None
-        _open_engines.add(self)
+        self._readers: dict[str, Transformer] = {}
 
     @classmethod
     def load(
@@ -149,6 +144,7 @@ class Engine:
         on_piece: Callable[[Piece], None] | None = None,
         adapter: str | None = None,
         client: str = "",
+        background: bool = False,
     ) -> Request:
         """Queue a prompt; returns at once. Thread-safe.
 
@@ -160,6 +156,7 @@ class Engine:
                 last piece with finish reason "error" and ``result()`` raises.
             adapter: an adapter that ``add_adapter`` loaded; None: the model itself.
             client: whose request it is. While many wait, whoever was served least comes next.
+            background: nobody waits for it: it steps back while there are others.
 
         Raises:
             UserError: there is no such adapter, the prompt is longer than the context, or holds ids that the model does not have.
@@ -168,8 +165,8 @@ class Engine:
         request = self._request(prompt, config, timeout_s, on_piece)
         if adapter is not None and adapter not in self._scheduler.adapters:
             raise UserError(f"no adapter {adapter}", fix=f"Loaded are: {', '.join(self._scheduler.adapters) or 'none'}")
-        request.adapter, request.client = adapter, client
-        self._enqueue([request])
+        request.adapter, request.client, request.background = adapter, client, background
+        self._worker.enqueue([request])
         return request
 
     def add_adapter(self, name: str, folder: str | Path) -> None:
@@ -182,7 +179,23 @@ class Engine:
         Raises:
             UserError: it is none, or does not fit the model.
         """
-        self._scheduler.add_adapter(name, Adapter.load(folder, self.model.config, next(_adapter_numbers)))
+        adapter = Adapter.load(folder, self.model.config, next(_adapter_numbers))
+        reader = with_adapter(self.model, folder)
+        self._scheduler.add_adapter(name, adapter)
+        self._readers[name] = reader
+
+    def watermark(self, watermark: Watermark) -> None:
+        """Mark all answers that are sampled from now on; see ``infer.watermark``.
+
+        Raises:
+            UserError: the backend cannot.
+        """
+        if not isinstance(self._scheduler, Scheduler):
+            raise UserError(
+                "OpenVINO GenAI cannot mark answers",
+                fix="Serve with engine = builtin, or set [guard] watermark = false",
+            )
+        self._scheduler.watermark = watermark
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -207,7 +220,7 @@ class Engine:
                 for i in range(len(prompts))
             ]
         requests = [self._request(p, c, None, None) for p, c in zip(prompts, configs, strict=True)]
-        self._enqueue(requests)
+        self._worker.enqueue(requests)
         try:
             return [request.result() for request in requests]
         except BaseException:  # Ctrl-C: do not leave them running
@@ -248,7 +261,7 @@ class Engine:
         prompt, dropped = self.fit_chat(messages, config)
         request = self._request(prompt, config, timeout_s, on_piece)
         request.dropped_messages = dropped
-        self._enqueue([request])
+        self._worker.enqueue([request])
         return request
 
     def complete(self, text: str, config: GenerationConfig | None = None) -> Result:
@@ -257,17 +270,23 @@ class Engine:
 
     # Texts that are given
 
-    def score(self, ids: Sequence[int], top: int = 0) -> list[TokenScore]:
+    def score(self, ids: Sequence[int], top: int = 0, *, adapter: str | None = None) -> list[TokenScore]:
         """Log-probabilities of a given text's tokens; see ``scoring.score``. On the caller's thread, one text at a time.
+
+        Args:
+            ids: the text.
+            top: alternatives to report at each place.
+            adapter: see ``submit``.
 
         Raises:
             UserError: it is longer than the context, or holds ids that the model does not have.
         """
         checked = self._request(ids, None, None, None).prompt
         with self._reading:
-            return score(self.model, checked, min(self.tokenizer.vocab_size, self.model.config.vocab_size), top)
+            model = self.model if adapter is None else self._readers[adapter]
+            return score(model, checked, min(self.tokenizer.vocab_size, self.model.config.vocab_size), top)
 
-    def embed(self, ids: Sequence[int]) -> list[float]:
+    def embed(self, ids: Sequence[int], *, adapter: str | None = None) -> list[float]:
         """A given text as a vector of length 1; see ``scoring.embed``. On the caller's thread, one text at a time.
 
         Raises:
@@ -275,7 +294,7 @@ class Engine:
         """
         checked = self._request(ids, None, None, None).prompt
         with self._reading:
-            return embed(self.model, checked)
+            return embed(self.model if adapter is None else self._readers[adapter], checked)
 
     # Prompts
 
@@ -286,10 +305,7 @@ class Engine:
 
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of a plain text to continue, begun as a document begins for this model."""
-        ids = self.tokenizer.encode(text)
-        if self.tokenizer.bos_id is not None:
-            return [self.tokenizer.bos_id, *ids]
-        return [self.tokenizer.eos_id, *ids] if self.tokenizer.is_own or not ids else ids
+        return encode_prompt(self.tokenizer, text)
 
     def fit_chat(
         self, messages: Messages, config: GenerationConfig | None = None, tools: Messages = ()
@@ -312,9 +328,9 @@ class Engine:
     @property
     def load_now(self) -> tuple[int, int]:
         """Requests that run and requests that wait."""
-        with self._condition:
+        with self._worker.condition:
             s = self._scheduler
-            return len(s.running) + len(s.entering), len(s.waiting) + len(self._arrived)
+            return len(s.running) + len(s.entering), len(s.waiting) + len(self._worker.arrived)
 
     @property
     def cache_usage(self) -> float:
@@ -324,15 +340,11 @@ class Engine:
     @property
     def closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or stopped after a fault."""
-        return self._closed
+        return self._worker.closed
 
     def close(self) -> None:
         """End all requests with an error and stop the thread."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        self._worker.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -363,66 +375,11 @@ class Engine:
         request = Request(ids, config or _DEFAULT, deadline, on_piece)
         if request.config.form is not None:
             request.guide = self._forms.open(request.config.form)
-        request.on_wake(self._wake)
+        request.on_wake(self._worker.wake)
         return request
-
-    def _enqueue(self, requests: Sequence[Request]) -> None:
-        with self._condition:
-            if self._closed:
-                after = "" if self._fault is None else f" after a fault: {self._fault}"
-                raise GptwrightError(f"the engine is closed{after}") from self._fault
-            self._arrived.extend(requests)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="gptwright-engine", daemon=True)
-                self._thread.start()
-            self._condition.notify_all()
-
-    def _wake(self) -> None:
-        with self._condition:
-            self._condition.notify_all()
-
-    def _run(self) -> None:
-        try:
-            while self._round():
-                pass
-        except BaseException as fault:  # nothing may end this thread and leave callers waiting for it
-            self._fault = fault
-        error = self._fault or GptwrightError("the engine was closed")
-        with self._condition:
-            self._closed = True
-            left, self._arrived = self._arrived, []
-        for request in left:
-            request.fail(error)
-        with contextlib.suppress(Exception):  # after a fault it may fail again, but only once all are told
-            self._scheduler.fail_all(error)
-
-    def _round(self) -> bool:
-        """Take in what arrived, do one step. Returns whether to go on."""
-        scheduler = self._scheduler
-        with self._condition:
-            while not (self._closed or self._arrived or scheduler.busy):
-                self._condition.wait()
-            if self._closed:
-                return False
-            while self._arrived:
-                scheduler.add(self._arrived[0])
-                del self._arrived[0]  # only now: if adding fails, it must still be found and told
-        try:
-            scheduler.step()
-        except BaseException as error:  # one bad step must not hang every caller for ever
-            scheduler.fail_all(error)
-        return True
 
 
 _adapter_numbers = itertools.count(1)
-_open_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """A daemon thread inside a torch operator while the interpreter goes down can crash it."""
-    for engine in list(_open_engines):
-        engine.close()
 
 
 def _pieces(request: Request) -> Iterator[Piece]:

@@ -50,6 +50,14 @@ def open_model(
     return model, tokenizer, folder
 
 
+def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """See ``Engine.encode_prompt``."""
+    ids = tokenizer.encode(text)
+    if tokenizer.bos_id is not None:
+        return [tokenizer.bos_id, *ids]
+    return [tokenizer.eos_id, *ids] if tokenizer.is_own or not ids else ids
+
+
 def fit_chat(
     tokenizer: Tokenizer,
     messages: Sequence[Mapping[str, Any]],

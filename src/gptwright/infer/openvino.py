@@ -14,9 +14,9 @@ import torch
 
 from gptwright.core.errors import UserError
 from gptwright.core.files import cache_dir
+from gptwright.infer.answer import Answer, TokenizerLike
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.request import STOP, Request
-from gptwright.infer.scheduler import Answer, TokenizerLike
 from gptwright.model.config import ModelConfig
 from gptwright.model.gguf import export_gguf
 from gptwright.model.transformer import Transformer

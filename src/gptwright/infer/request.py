@@ -77,6 +77,7 @@ class Request:
         on_piece: called with each piece on the engine's thread instead of queueing it; must be quick. If it raises, the request is cancelled.
         adapter: the adapter that answers, by its name in the engine; None: the model itself.
         client: whose request it is; clients take turns.
+        background: nobody waits for it; it steps back while there are others.
         guide: keeps the answer to ``config.form``; None without one.
         reused_tokens: of the prompt, found in the cache. Set when it starts.
         started_at: ``time.monotonic()`` when its prompt began to be taken in; None while it waits. Seconds.
@@ -88,6 +89,7 @@ class Request:
     on_piece: Callable[[Piece], None] | None = None
     adapter: str | None = None
     client: str = ""
+    background: bool = False
     guide: Guide | None = None
     number: int = field(default_factory=lambda: next(_numbers))
     dropped_messages: int = 0

@@ -9,7 +9,7 @@ frequency and presence penalty (OpenAI's API reference); order of transformers' 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.history import History, Past
+from gptwright.infer.watermark import Watermark
 
 # The sorted head of the distribution that is tried before a full sort; a nucleus is rarely wider.
 _HEAD = 256
@@ -25,7 +26,10 @@ _NEAR = 1024  # the same for typical sampling, whose sets are wider
 # 8 rows of 49,152 took 10 ms as one batch and take 3 ms in groups.
 _GROUP = 1 << 16
 # Colder than this is greedy: only tokens tied to within a thousandth would share the draw, and the quotients would leave fp32's range.
-_COLDEST = 1e-4
+COLDEST = 1e-4
+
+Mark = Callable[[Tensor], None]
+"""Changes processed logits (B, V) in place."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class SamplerRows:
         def column(values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
             return flat(values, dtype)[:, None]
 
-        greedy = [c.temperature < _COLDEST for c in configs]
+        greedy = [c.temperature < COLDEST for c in configs]
         ks = [min(c.top_k or vocab_size, vocab_size) for c in configs]
         typical = [i for i, c in enumerate(configs) if not greedy[i] and c.typical_p < 1]
         biases = [(i, t, b) for i, c in enumerate(configs) for t, b in c.logit_bias.items() if t < vocab_size]
@@ -199,6 +203,7 @@ def sample(
     uniforms: Sequence[float],
     past: Past | None = None,
     allowed_bv: Tensor | None = None,
+    mark: Mark | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw the next token of each row.
 
@@ -208,6 +213,7 @@ def sample(
         uniforms: one number in [0, 1) for each row, from that row's own generator; unused where greedy.
         past: see ``adjust_logits``.
         allowed_bv: see ``process_logits``.
+        mark: changes the processed logits of rows that are drawn; None: nothing is marked.
 
     Returns:
         Token ids (B,) int64, and their log-probabilities (B,) fp32 under the model itself (temperature 1, nothing filtered).
@@ -216,6 +222,8 @@ def sample(
     # Greedy rows take the likeliest after the penalty; argmax of a filtered row is the same, so one call serves both.
     ids = processed.argmax(-1)
     if not rows.all_greedy:
+        if mark is not None:  # after all filters, before the draw: what was filtered out stays out
+            mark(processed)
         ids = torch.where(rows.greedy, ids, _draw(processed, uniforms))
     logprobs = logits_bv.gather(1, ids[:, None])[:, 0] - logits_bv.logsumexp(-1)
     return ids, logprobs
@@ -264,17 +272,22 @@ class Sampler:
         configs: one for each row.
         vocab_size: columns of the logits.
         device: where the logits are.
+        watermark: marks the rows whose seed is given; None: none.
     """
 
     def __init__(
-        self, configs: Sequence[GenerationConfig], vocab_size: int, device: torch.device | str = "cpu"
+        self,
+        configs: Sequence[GenerationConfig],
+        vocab_size: int,
+        device: torch.device | str = "cpu",
+        watermark: Watermark | None = None,
     ) -> None:
         size = max(1, _GROUP // vocab_size) if torch.device(device).type == "cpu" else len(configs)
         self.groups = [
             (at, min(at + size, len(configs)), SamplerRows.build(configs[at : at + size], vocab_size, device))
             for at in range(0, len(configs), size)
         ]
-        self._vocab_size, self._device = vocab_size, device
+        self._vocab_size, self._device, self._watermark = vocab_size, device, watermark
         self._alternatives = [min(config.top_logprobs, vocab_size) for config in configs]
 
     def __call__(
@@ -283,6 +296,7 @@ class Sampler:
         uniforms: Sequence[float],
         histories: Sequence[History | None] = (),
         allowed: Sequence[Tensor | None] = (),
+        marks: Sequence[int | None] = (),
     ) -> Drawn:
         """Draw for the whole batch.
 
@@ -291,14 +305,29 @@ class Sampler:
             uniforms: see ``sample``.
             histories: of each row; may be left out when no row has a penalty.
             allowed: of each row (V,) bool, tokens that its form permits, or None; may be left out.
+            marks: of each row the watermark's seed, or None where it is not marked; may be left out.
         """
         ids, logprobs = [], []
         for a, b, rows in self.groups:
             past = Past.of(histories[a:b], self._device)
-            drawn = sample(logits_bv[a:b], rows, uniforms[a:b], past, self._stack(allowed[a:b]))
+            mark = self._mark(marks[a:b])
+            drawn = sample(logits_bv[a:b], rows, uniforms[a:b], past, self._stack(allowed[a:b]), mark)
             ids += drawn[0].tolist()
             logprobs += drawn[1].tolist()
         return Drawn(ids, logprobs, self._top(logits_bv))
+
+    def _mark(self, seeds: Sequence[int | None]) -> Mark | None:
+        watermark = self._watermark
+        if watermark is None or all(seed is None for seed in seeds):
+            return None
+
+        def tilt(processed_bv: Tensor) -> None:
+            # Row by row, so that its bits do not depend on the others.
+            for row, seed in zip(processed_bv, seeds, strict=True):
+                if seed is not None:
+                    watermark.tilt(row, seed)
+
+        return tilt
 
     def _stack(self, allowed: Sequence[Tensor | None]) -> Tensor | None:
         if all(row is None for row in allowed):

@@ -7,107 +7,31 @@ were guessed to follow it) and as much of the entering prompts as the pause betw
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gptwright.core.errors import GptwrightError
 from gptwright.infer.adapters import Adapter
-from gptwright.infer.cache import PAGE, Lease, PagedCache
+from gptwright.infer.answer import Answer, TokenizerLike
+from gptwright.infer.cache import PAGE, PagedCache
 from gptwright.infer.config import GenerationConfig
-from gptwright.infer.history import History
-from gptwright.infer.request import LENGTH, STOP, Piece, Request
+from gptwright.infer.request import STOP, Request
 from gptwright.infer.runner import Part
 from gptwright.infer.sampling import Sampler
-from gptwright.infer.speculative import Drafter, Pace
-from gptwright.infer.text import Decoder, TextStream
+from gptwright.infer.speculative import Drafter
 from gptwright.infer.threads import ThreadChooser
+from gptwright.infer.watermark import Watermark
 from gptwright.infer.weights import AnyRunner, make_runner
 from gptwright.model.transformer import Transformer
 
 # Guesses pay while a step is bound by reading the weights; with more rows the arithmetic is.
 _GUESS_ROWS = 4
 _FEWEST_PREFILL = 32  # prompt tokens a step takes in at least, or a prompt would never end beside slow answers
+_SHARED_EVERY = 4  # while somebody waits, what nobody waits for takes part in each step of so many
 _MEMORY = 0.8  # weight of the past in the estimates of time
-
-
-class TokenizerLike(Protocol):
-    """What the scheduler needs of a tokenizer."""
-
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def stop_ids(self) -> Collection[int]: ...
-
-    def stream(self) -> Decoder: ...
-
-
-class Answer:
-    """A request inside the scheduler: how much of it is stored, and what comes next."""
-
-    def __init__(self, request: Request, tokenizer: TokenizerLike) -> None:
-        self.request = request
-        self.prompt = list(request.prompt)
-        self.stored = 0  # positions in the cache
-        self.pending = -1  # sampled, not yet stored
-        self.lease: Lease | None = None
-        self.adapter: Any = None
-        self.pace = Pace()
-        config, form = request.config, request.config.form
-        self.text = TextStream(tokenizer.stream(), request.config.stop, form.control_ids if form else ())
-        self.stop_ids = frozenset(config.stop_token_ids) | (
-            frozenset() if config.ignore_eos else frozenset(tokenizer.stop_ids)
-        )
-        self.guide = request.guide
-        self.history = History.wanted(config, self.prompt, tokenizer.vocab_size)
-
-    @property
-    def tokens(self) -> list[int]:
-        """The prompt and what was generated."""
-        return self.prompt + self.request.ids
-
-    @property
-    def opened(self) -> Lease:
-        """The lease of an answer that was let in."""
-        assert self.lease is not None
-        return self.lease
-
-    def most_tokens(self, seq_len: int) -> int:
-        """Positions that it may come to need."""
-        return min(len(self.prompt) + self.request.config.max_tokens, seq_len)
-
-    def accept(self, token: int, logprob: float, top: tuple[tuple[int, float], ...], seq_len: int) -> bool:
-        """Take a sampled token in and hand on its text. Returns whether the answer is complete."""
-        request = self.request
-        if token in self.stop_ids:
-            rest, _ = self.text.finish()
-            request.give(Piece(rest, token, logprob, STOP, top))
-            return True
-        request.ids.append(token)
-        request.logprobs.append(logprob)
-        if self.history is not None:
-            self.history.add(token)
-        text, stopped = self.text.push(token)
-        if self.guide is not None:
-            self.guide.accept(token)
-            if self.guide.complete and not stopped:
-                text, stopped = text + self.text.finish()[0], True
-        reason = STOP if stopped else None
-        # The token just sampled would be stored at position ``stored``; the context may be full.
-        if not stopped and (len(request.ids) >= request.config.max_tokens or self.stored >= seq_len):
-            rest, stopped = self.text.finish()
-            text, reason = text + rest, STOP if stopped else LENGTH
-        request.give(Piece(text, token, logprob, reason, top))
-        self.pending = token
-        return reason is not None
-
-    def end(self, reason: str) -> None:
-        """End it from outside, with what text there is."""
-        rest, _ = self.text.finish()
-        self.request.give(Piece(rest, finish_reason=reason))
 
 
 class Scheduler:
@@ -122,6 +46,9 @@ class Scheduler:
         weights: see ``weights.make_runner``.
         max_gap_s: aim for the pause between two tokens of a stream while prompts enter. Seconds.
         drafter: guesses coming tokens; None: no guessing. Only the compiled forward pass is exact enough for it.
+
+    Attributes:
+        watermark: marks what is sampled; None: nothing is marked. Set before the first request.
     """
 
     def __init__(
@@ -154,6 +81,8 @@ class Scheduler:
         self._served: dict[str, float] = {}  # tokens spent on each client
         self._token_s = self._decode_s = 0.0  # estimates: a prompt token, a step without prompts
         self._sampler: tuple[tuple[int, ...], Sampler] | None = None
+        self.watermark: Watermark | None = None
+        self._turn = 0
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins at a coming step."""
@@ -189,9 +118,9 @@ class Scheduler:
         """One token or more for every running answer, and a piece of the prompts that are entering."""
         self._drop_ended()
         self._admit()
-        decoding = list(self.running)
+        decoding, entering = self._taking_part()
         parts = [self._next_tokens(answer) for answer in decoding]
-        chunks = self._chunks()
+        chunks = self._chunks(entering, bool(decoding))
         pieces = [(answer, answer.prompt[answer.stored : answer.stored + size]) for answer, size in chunks]
         for answer, ids in pieces:
             last = answer.stored + len(ids) == len(answer.prompt)
@@ -235,12 +164,22 @@ class Scheduler:
                 guesses = self.drafter.propose(answer.request.number, answer.tokens, count)
         return self._part(answer, [answer.pending, *guesses], 1 + len(guesses))
 
-    def _chunks(self) -> list[tuple[Answer, int]]:
-        """How much of which prompts to take in now."""
+    def _taking_part(self) -> tuple[list[Answer], list[Answer]]:
+        """Who gets a token in this step, and whose prompts go on. What nobody waits for steps back, but never for good."""
+        running = [answer for answer in self.running if not answer.request.background]
+        entering = [answer for answer in self.entering if not answer.request.background]
+        if running or entering:
+            self._turn = (self._turn + 1) % _SHARED_EVERY
+            if self._turn:
+                return running, entering
+        return list(self.running), list(self.entering)
+
+    def _chunks(self, entering: Sequence[Answer], decoding: bool) -> list[tuple[Answer, int]]:
+        """How much of which prompts to take in now; ``decoding``: beside answers that run."""
         budget = self.prefill_tokens
         if not self.runner.exact:
             chunks, taken = [], 0
-            for answer in self.entering:
+            for answer in entering:
                 # Pieces end at the same places whatever else is going on, so that an answer's bits do not depend on its neighbours.
                 size = min(budget - answer.stored % budget, len(answer.prompt) - answer.stored)
                 if taken and taken + size > budget:
@@ -248,11 +187,11 @@ class Scheduler:
                 chunks.append((answer, size))
                 taken += size
             return chunks
-        if self.running and self._token_s:
+        if decoding and self._token_s:
             spare = (self.max_gap_s - self._decode_s) / self._token_s
             budget = max(min(_FEWEST_PREFILL, budget), min(budget, int(spare)))
-        sizes = dict.fromkeys(range(len(self.entering)), 0)
-        left = [len(answer.prompt) - answer.stored for answer in self.entering]
+        sizes = dict.fromkeys(range(len(entering)), 0)
+        left = [len(answer.prompt) - answer.stored for answer in entering]
         # The oldest gets a quarter at least; beyond that short ones go first, so that a question need not wait for a book.
         if left:
             sizes[0] = min(left[0], max(1, budget // 4))
@@ -261,7 +200,7 @@ class Scheduler:
             more = min(left[i] - sizes[i], budget)
             sizes[i] += more
             budget -= more
-        return [(self.entering[i], size) for i, size in sizes.items() if size]
+        return [(entering[i], size) for i, size in sizes.items() if size]
 
     def _forward(self, parts: Sequence[Part], rows: int, prompt_tokens: int) -> Tensor:
         seeded = any(answer.request.config.seed is not None for answer in (*self.running, *self.entering))
@@ -320,10 +259,12 @@ class Scheduler:
         """Draw a token for each answer. Returns those that are complete."""
         members = tuple(answer.request.number for answer in answers)
         if self._sampler is None or self._sampler[0] != members:
-            self._sampler = (members, Sampler([a.request.config for a in answers], self.vocab_size, self.device))
+            configs = [answer.request.config for answer in answers]
+            self._sampler = (members, Sampler(configs, self.vocab_size, self.device, self.watermark))
         uniforms = [a.request.random.random() for a in answers]
         allowed = [None if a.guide is None else a.guide.allowed() for a in answers]
-        drawn = self._sampler[1](logits, uniforms, [a.history for a in answers], allowed)
+        marks = [] if self.watermark is None else [answer.mark(self.watermark) for answer in answers]
+        drawn = self._sampler[1](logits, uniforms, [a.history for a in answers], allowed, marks)
         finished = []
         for answer, token, logprob, top in zip(answers, drawn.ids, drawn.logprobs, drawn.top, strict=True):
             if answer.guide is not None and (fault := answer.guide.error) is not None:
@@ -352,21 +293,45 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Let waiting requests in while there is room: whose client was served least first, and of one client in order."""
-        while self.waiting and len(self.running) + len(self.entering) < self.max_batch:
-            heads: dict[str, Answer] = {}
+        while self.waiting:
+            heads: dict[tuple[bool, str], Answer] = {}
             for answer in self.waiting:
-                heads.setdefault(answer.request.client, answer)
-            answer = min(heads.values(), key=lambda a: self._served.get(a.request.client, 0.0))
-            root = 0 if answer.adapter is None else answer.adapter[0]
-            lease = self.cache.open(answer.prompt, answer.most_tokens(self.seq_len), root, self._unit)
-            if lease is None:  # nobody overtakes it: a long request would never find room
-                return
-            self.waiting.remove(answer)
-            answer.lease, answer.stored = lease, lease.reused
+                heads.setdefault((answer.request.background, answer.request.client), answer)
+            answer = min(heads.values(), key=lambda a: (a.request.background, self._served[a.request.client]))
+            if not self._enter(answer) and (answer.request.background or not self._make_room()):
+                return  # nobody overtakes it: a long request would never find room
+
+    def _enter(self, answer: Answer) -> bool:
+        """Let one in, if there is room."""
+        if len(self.running) + len(self.entering) >= self.max_batch:
+            return False
+        root = 0 if answer.adapter is None else answer.adapter[0]
+        lease = self.cache.open(answer.prompt, answer.most_tokens(self.seq_len), root, self._unit)
+        if lease is None:
+            return False
+        self.waiting.remove(answer)
+        answer.lease, answer.stored = lease, lease.reused
+        self.entering.append(answer)
+        if answer.request.started_at is None:  # else it comes back
             answer.request.reused_tokens = lease.reused
             answer.request.started_at = time.monotonic()
-            self._served[answer.request.client] = self._served.get(answer.request.client, 0.0) + len(answer.prompt)
-            self.entering.append(answer)
+            self._served[answer.request.client] += len(answer.prompt)
+        return True
+
+    def _make_room(self) -> bool:
+        """Send the youngest answer that nobody waits for back to the queue; what it has stored may still be there when it returns."""
+        if not self.runner.exact:  # its bits would change: what was decoded would be stored again as a prompt
+            return False
+        for group in (self.entering, self.running):
+            for answer in reversed(group):
+                if answer.request.background:
+                    group.remove(answer)
+                    self.cache.share(answer.opened, answer.tokens[: answer.stored])
+                    self.cache.close(answer.opened)
+                    answer.step_back()
+                    self.waiting.appendleft(answer)
+                    return True
+        return False
 
     def _drop_ended(self) -> None:
         """Cancelled requests and those past their deadline."""
@@ -379,7 +344,7 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Invariants between steps; for tests."""
         for answer in self.running:
-            assert answer.stored == len(answer.prompt) + len(answer.request.ids) - 1
+            assert answer.stored == len(answer.tokens) - 1
             assert answer.pending == answer.request.ids[-1]
             assert answer.request.finish_reason is None
         for answer in self.entering:
