@@ -82,10 +82,10 @@ def posts(schema: dict[str, Any]) -> list[str]:
 
 
 def asks_for_nothing(content: bytes) -> bool:
-    """An empty object in any encoding of JSON, or nothing at all."""
+    """An empty object or null in any encoding of JSON, or nothing at all."""
     try:
-        return not content.strip() or json.loads(content) == {}
-    except ValueError:
+        return not content.strip() or json.loads(content) in ({}, None)
+    except (ValueError, RecursionError):
         return False
 
 
