@@ -36,6 +36,17 @@ PRE_TOKENIZER_REGEX = (
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+
+def pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+    """Cuts a text into words, and those into bytes."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRE_TOKENIZER_REGEX), behavior="isolated", invert=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
+        ]
+    )
+
+
 # Longer tokens are rulers ("------") and boilerplate; they cost a row of the embedding and are seen too seldom to learn.
 _MAX_TOKEN_BYTES = 32
 # A pair seen once would give a row that is trained on one context.
@@ -68,12 +79,7 @@ def learn_bpe(texts: Iterable[str], vocab_size: int, out_dir: Path) -> int:
             fix="Use 1024 or more; 4096 to 8192 suits a model of a few million parameters",
         )
     tokenizer = HfTokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRE_TOKENIZER_REGEX), behavior="isolated", invert=False),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

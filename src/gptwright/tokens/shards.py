@@ -141,6 +141,7 @@ def _encoded(
     docs: Iterable[DocumentLike], tokenizer: Tokenizer, only_answers: bool
 ) -> Iterator[tuple[list[str], list[Row]]]:
     """Uids with (ids, spans without loss) in batches, in order."""
+    encode = tokenizer.bulk_encoder() or tokenizer.encode_batch
     for batch in _batches(docs):
         chats = [doc.messages for doc in batch if doc.messages is not None]
         try:
@@ -153,17 +154,17 @@ def _encoded(
                     except UserError as error:
                         raise UserError(error.what, where=f"document {doc.uid}", fix=error.fix) from error
             raise
-        plain = iter(tokenizer.encode_batch([doc.text for doc in batch if doc.messages is None]))
+        plain = iter(encode([doc.text for doc in batch if doc.messages is None]))
         rows: list[Row] = []
         for doc in batch:
             if doc.messages is None:
-                ids = [*next(plain), tokenizer.eos_id]
+                ids = np.append(np.asarray(next(plain), np.int64), tokenizer.eos_id)
                 spans = [(0, len(ids))] if only_answers else []
             else:
                 chat = next(rendered)
-                ids = [*chat.ids, tokenizer.eos_id]
+                ids = np.array([*chat.ids, tokenizer.eos_id], dtype=np.int64)
                 spans = zero_runs(np.array([*chat.loss_mask, 0], dtype=np.uint8)) if only_answers else []
-            rows.append((np.array(ids, dtype=np.int64), spans))
+            rows.append((ids, spans))
         yield [doc.uid for doc in batch], rows
 
 

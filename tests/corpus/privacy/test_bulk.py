@@ -32,6 +32,14 @@ PIECES = [
 texts = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 
 
+# What tells a run of digits that may be a phone or an identity number from one that cannot: groups, openings, words, borders.
+DIGITS = [
+    "801", "422", "4636", "0301", "0", "00", "1", "30", "9018", "8014224636", "18014224636", "756", "1234", "+", "(", ")", "+(", "-", ".", "/", " ", "  ",
+    "\n", "–", "\u00a0", "%", ",", ":", "#", "x", "A", "K", "TÉL ", "móvil ", "dıal ", "ſms ", "ring ", "Anruf ", "phone", "ID ", "CPF ", "no. ",
+]  # fmt: skip
+numbers = st.lists(st.sampled_from(DIGITS), max_size=16).map("".join)
+
+
 def large(texts: list[str | None]) -> pa.LargeStringArray:
     return pa.array(texts, pa.large_string())
 
@@ -41,7 +49,7 @@ def spans(edits: pa.Table, row: int) -> list[Span]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.one_of(texts, st.text(max_size=30), st.none()), max_size=5))
+@given(st.lists(st.one_of(texts, numbers, st.text(max_size=30), st.none()), max_size=5))
 def test_scan_when_any_texts_are_given_then_it_finds_what_searching_the_whole_finds(
     given_texts: list[str | None],
 ) -> None:

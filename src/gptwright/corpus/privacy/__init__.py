@@ -9,8 +9,8 @@ from gptwright.corpus.privacy.spans import KINDS, NAME_KINDS, QUICK_KINDS, Span,
 CODE = tuple(
     f"gptwright.corpus.privacy.{module}"
     for module in (
-        "bulk", "contact", "credentials", "find", "ids", "money", "names", "places", "policy", "pseudonyms", "regions", "spans",
-        "street_words",
+        "bulk", "bytewise", "contact", "credentials", "find", "ids", "money", "names", "numbers", "places", "policy", "pseudonyms", "regions",
+        "spans", "street_words",
     )
 )  # fmt: skip
 """The modules that decide what is found and what stands in its place, for a task's version; with the libraries of `LIBRARIES`."""

@@ -11,9 +11,10 @@ import pyarrow as pa
 from gptwright.core.errors import UserError
 from gptwright.corpus.edits import turns
 from gptwright.corpus.privacy.find import DETECTORS, NUMBER, Detector, find_all
+from gptwright.corpus.privacy.numbers import MAY_BE_CARD, MAY_BE_IBAN, MAY_BE_ID, MAY_BE_PHONE, MAY_BE_V4
 from gptwright.corpus.privacy.policy import Policy
 from gptwright.corpus.privacy.pseudonyms import Pseudonyms
-from gptwright.corpus.privacy.regions import MAY_BE_CARD, MAY_BE_IBAN, MAY_BE_PHONE, MAY_BE_V4, find_regions
+from gptwright.corpus.privacy.regions import find_regions
 from gptwright.corpus.privacy.spans import KINDS, NAME_KINDS, Span, apart, placeholder
 
 EDITS = pa.schema(
@@ -26,7 +27,7 @@ EDITS = pa.schema(
     ]
 )
 # Kinds that a number's region says it has enough digits, capitals or full stops for; all others are looked for in any.
-_ASKS = {"IBAN": MAY_BE_IBAN, "CARD": MAY_BE_CARD, "IP": MAY_BE_V4, "PHONE": MAY_BE_PHONE}
+_ASKS = {"IBAN": MAY_BE_IBAN, "CARD": MAY_BE_CARD, "NATIONAL_ID": MAY_BE_ID, "IP": MAY_BE_V4, "PHONE": MAY_BE_PHONE}
 
 
 @cache

@@ -11,44 +11,18 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from gptwright.corpus.privacy.find import ASSIGNED, AT, COLONS, HOUSE, NUMBER, PEM, TOKEN, URL
+from gptwright.corpus.privacy.bytewise import CLASSES, DIGIT, ENDS_URL, EVENT, HEX, LETTER, MAIL, UPPER, packed
+from gptwright.corpus.privacy.find import ASSIGNED, AT, COLONS, HOUSE, PEM, TOKEN, URL
+from gptwright.corpus.privacy.numbers import number_run
 from gptwright.corpus.privacy.street_words import street_words
 
-# Beside the class NUMBER: what the run has enough digits, capitals and full stops for.
-MAY_BE_IBAN, MAY_BE_CARD, MAY_BE_V4, MAY_BE_PHONE = (1 << n for n in range(8, 12))
-# What a byte is, as bits.
-_LETTER, _UPPER, _DIGIT, _RUN, _MAIL, _HEX, _EVENT, _ENDS_URL = (1 << n for n in range(8))
-
-
-def _byte_table() -> npt.NDArray[np.uint8]:
-    table = np.zeros(256, np.uint8)
-    for byte in range(256):
-        char = chr(byte)
-        ascii_letter = byte < 128 and char.isalpha()
-        bits = _LETTER * (ascii_letter or byte >= 128) + _UPPER * (ascii_letter and char.isupper())
-        bits += _DIGIT * (char in "0123456789")
-        bits += _RUN * (byte < 128 and (char.isupper() or char in "0123456789 \t.-/()+"))
-        bits += _MAIL * (ascii_letter or byte >= 128 or char in "0123456789._%+-@")
-        bits += _HEX * (char in "0123456789abcdefABCDEF:.")
-        bits += _EVENT * (not ascii_letter)  # what is no letter: the rest of a word needs no look
-        bits += _ENDS_URL * (char in " \t\n\r/\"'<>`")
-        table[byte] = bits
-    return table
-
-
-def _packed(words: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """Beginnings of up to seven bytes, as numbers: the length in the lowest byte, then the bytes."""
-    return np.array([int.from_bytes(bytes([len(w)]) + w.encode(), "little") for w in words], np.int64)
-
-
-_BYTES = _byte_table()
 # Beginnings of keys that are one long word, and of those whose first word ends at a hyphen or full stop.
-_LONG = _packed((
+_LONG = packed((
     "AKIA", "ASIA", "ABIA", "ACCA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_", "sk_live", "sk_test", "rk_live", "rk_test",
     "whsec_", "AIza", "npm_", "hf_", "eyJ", "dop_v1_", "doo_v1_", "dor_v1_", "shpat_", "shpca_", "shppa_", "shpss_", "dapi",
 ))  # fmt: skip
-_SHORT = _packed(("gl", "xox", "xapp-", "sk-", "GOCSPX-", "ya29.", "pypi-", "SG.", "AGE-", "eyJ"))
-_NAMES = _packed((
+_SHORT = packed(("gl", "xox", "xapp-", "sk-", "GOCSPX-", "ya29.", "pypi-", "SG.", "AGE-", "eyJ"))
+_NAMES = packed((
     "passw", "passph", "passp", "passwd", "pwd", "kennw", "contr", "mot de", "wacht", "senha", "secret", "token", "api", "access",
     "privat", "auth", "client", "creden", "bearer",
 ))  # fmt: skip
@@ -108,21 +82,21 @@ def _scan(data, offsets, first, out, words):  # type: ignore[no-untyped-def]
         i = begin
         while i <= end:
             byte = data[i] if i < end else 0
-            bits = _BYTES[byte]
-            if not bits & _EVENT:
+            bits = CLASSES[byte]
+            if not bits & EVENT:
                 i += 1
                 continue
             start, stop, bit = i, i + 1, 0
-            if bits & _DIGIT:
+            if bits & DIGIT:
                 if i >= run_end:
-                    start, run_end, bit = _number_run(data, i, begin, end)
+                    start, run_end, bit = number_run(data, i, begin, end)
                     if bit:
                         stop = run_end
                 if n < out.shape[0] and bit:
                     n, seen_byte, seen_char = _put(data, out, n, row, start, stop, bit, seen_byte, seen_char)
-                if i == begin or not _BYTES[data[i - 1]] & _DIGIT:
+                if i == begin or not CLASSES[data[i - 1]] & DIGIT:
                     j = i
-                    while j < end and _BYTES[data[j]] & _DIGIT:
+                    while j < end and CLASSES[data[j]] & DIGIT:
                         j += 1
                     if j - i <= 5 and n < out.shape[0] and _is_house(data, i, j, begin, end, words):
                         n, seen_byte, seen_char = _put(data, out, n, row, i, i + 1, HOUSE, seen_byte, seen_char)
@@ -140,7 +114,7 @@ def _scan(data, offsets, first, out, words):  # type: ignore[no-untyped-def]
                 bit = 0
                 word = i + 1
                 if byte == 64 and i >= mail_end:  # @
-                    start, mail_end = _stretch(data, i, begin, end, _MAIL)
+                    start, mail_end = _stretch(data, i, begin, end, MAIL)
                     stop, bit = mail_end, AT
                 elif byte == 45:  # -
                     if (
@@ -153,7 +127,7 @@ def _scan(data, offsets, first, out, words):  # type: ignore[no-untyped-def]
                         start, stop, bit = i, i + 1, PEM
                 elif byte == 58:  # :
                     if i >= hex_end:
-                        start, hex_end = _stretch(data, i, begin, end, _HEX)
+                        start, hex_end = _stretch(data, i, begin, end, HEX)
                         if _is_v6(data, start, hex_end):
                             stop = hex_end
                             if n < out.shape[0]:
@@ -194,63 +168,11 @@ def _put(data, out, n, row, start, stop, bit, seen_byte, seen_char):  # type: ig
 def _stretch(data, at, begin, end, bit):  # type: ignore[no-untyped-def]
     """The longest stretch of bytes of a class around a place."""
     start, stop = at, at + 1
-    while start > begin and _BYTES[data[start - 1]] & bit:
+    while start > begin and CLASSES[data[start - 1]] & bit:
         start -= 1
-    while stop < end and _BYTES[data[stop]] & bit:
+    while stop < end and CLASSES[data[stop]] & bit:
         stop += 1
     return start, stop
-
-
-@njit(cache=True, nogil=True)
-def _number_run(data, at, begin, end):  # type: ignore[no-untyped-def]
-    """The run of digits, capitals and separators around a digit, and what numbers of a person may be in it, as bits; 0 for none."""
-    start, stop = at, at
-    digits = dots = capitals = 0
-    chain = longest = gap = 0  # digits with at most three separators between two of them, as phone numbers are written
-    while start > begin:
-        byte = data[start - 1]
-        if _BYTES[byte] & _RUN:
-            capitals += (_BYTES[byte] & _UPPER) != 0
-            start -= 1
-        elif byte == 0xA0 and start - 2 >= begin and data[start - 2] == 0xC2:  # no-break space
-            start -= 2
-        elif (
-            0x90 <= byte <= 0x93 and start - 3 >= begin and data[start - 2] == 0x80 and data[start - 3] == 0xE2
-        ):  # dashes
-            start -= 3
-        else:
-            break
-    while stop < end:
-        byte = data[stop]
-        if _BYTES[byte] & _RUN:
-            if _BYTES[byte] & _DIGIT:
-                digits += 1
-                chain = chain + 1 if gap <= 3 else 1
-                longest, gap = max(longest, chain), 0
-            elif _BYTES[byte] & _UPPER or byte == 43:  # +
-                gap = 4
-            else:
-                gap += 1
-            capitals += (_BYTES[byte] & _UPPER) != 0
-            dots += byte == 46
-            stop += 1
-        elif byte == 0xC2 and stop + 1 < end and data[stop + 1] == 0xA0:
-            gap += 1
-            stop += 2
-        elif byte == 0xE2 and stop + 2 < end and data[stop + 1] == 0x80 and 0x90 <= data[stop + 2] <= 0x93:
-            gap += 1
-            stop += 3
-        else:
-            break
-    what = 0
-    if digits >= 7 or (digits >= 6 and capitals >= 3) or (digits >= 4 and (dots >= 3 or capitals >= 6)):
-        what = NUMBER
-        # What the shapes ask for at the least: most runs need not be looked at for each of them.
-        what |= MAY_BE_IBAN * (capitals >= 2 and digits >= 4)
-        what |= MAY_BE_CARD * (digits >= 13)
-        what |= MAY_BE_V4 * (dots >= 3)
-        what |= MAY_BE_PHONE * (longest >= 7)
-    return start, stop, what
 
 
 @njit(cache=True, nogil=True)
@@ -260,7 +182,7 @@ def _is_v6(data, start, stop):  # type: ignore[no-untyped-def]
         if data[at] == 58:
             colons += 1
             pairs += at + 1 < stop and data[at + 1] == 58
-        digits += (_BYTES[data[at]] & _DIGIT) != 0
+        digits += (CLASSES[data[at]] & DIGIT) != 0
     return digits > 0 and (pairs > 0 or colons >= 6)
 
 
@@ -270,17 +192,17 @@ def _has_login(data, at, end):  # type: ignore[no-untyped-def]
     for i in range(at, min(end, at + 800)):
         if data[i] == 64:
             return True
-        if _BYTES[data[i]] & _ENDS_URL:
+        if CLASSES[data[i]] & ENDS_URL:
             return False
     return False
 
 
 @njit(cache=True, nogil=True)
 def _begins(data, at, end, beginnings):  # type: ignore[no-untyped-def]
-    for packed in beginnings:
-        length = packed & 255
+    for word in beginnings:
+        length = word & 255
         if at + length <= end:
-            rest, same = packed >> 8, True
+            rest, same = word >> 8, True
             for i in range(length):
                 if data[at + i] != rest & 255:
                     same = False
@@ -298,16 +220,16 @@ def _is_named(data, mark, begin):  # type: ignore[no-untyped-def]
         byte = data[at]
         if byte == 10:
             return False
-        lower = byte | 32 if _BYTES[byte] & _UPPER else byte
-        for packed in _NAMES:
-            if (packed >> 8) & 255 != lower:
+        lower = byte | 32 if CLASSES[byte] & UPPER else byte
+        for word in _NAMES:
+            if (word >> 8) & 255 != lower:
                 continue
-            length, rest, same = packed & 255, packed >> 16, True
+            length, rest, same = word & 255, word >> 16, True
             if at + length > mark:
                 continue
             for i in range(1, length):
                 other = data[at + i]
-                if (other | 32 if _BYTES[other] & _UPPER else other) != rest & 255:
+                if (other | 32 if CLASSES[other] & UPPER else other) != rest & 255:
                     same = False
                     break
                 rest >>= 8
@@ -319,14 +241,14 @@ def _is_named(data, mark, begin):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _letter_at(data, at, end):  # type: ignore[no-untyped-def]
     """Whether a Latin letter begins here: ASCII, or one of the two bytes of U+00C0 to U+02FF."""
-    return (_BYTES[data[at]] & _LETTER and data[at] < 128) or (0xC3 <= data[at] <= 0xCB and at + 1 < end)
+    return (CLASSES[data[at]] & LETTER and data[at] < 128) or (0xC3 <= data[at] <= 0xCB and at + 1 < end)
 
 
 @njit(cache=True, nogil=True)
 def _letter_before(data, at, begin):  # type: ignore[no-untyped-def]
     """Whether a Latin letter ends here."""
     if data[at] < 128:
-        return (_BYTES[data[at]] & _LETTER) != 0
+        return (CLASSES[data[at]] & LETTER) != 0
     return data[at] < 0xC0 and at - 1 >= begin and 0xC3 <= data[at - 1] <= 0xCB
 
 
@@ -335,7 +257,7 @@ def _word_hash(data, start, stop):  # type: ignore[no-untyped-def]
     value = np.int64(2166136261)
     for at in range(start, stop):
         byte = data[at]
-        value = ((value ^ (byte | 32 if _BYTES[byte] & _UPPER else byte)) * 16777619) & 0xFFFFFFFF
+        value = ((value ^ (byte | 32 if CLASSES[byte] & UPPER else byte)) * 16777619) & 0xFFFFFFFF
     return value
 
 
@@ -357,9 +279,9 @@ def _is_house(data, start, stop, begin, end, tables):  # type: ignore[no-untyped
     loose = True  # a word that goes on after ' . or - need not be capitalised
     while at < last:
         byte = data[at]
-        if _BYTES[byte] & _DIGIT or _letter_at(data, at, end):
+        if CLASSES[byte] & DIGIT or _letter_at(data, at, end):
             head = at
-            while at < last and (_BYTES[data[at]] & _DIGIT or _letter_at(data, at, end)):
+            while at < last and (CLASSES[data[at]] & DIGIT or _letter_at(data, at, end)):
                 at += 1 + (data[at] >= 128)
             value = _word_hash(data, head, at)
             if words == 0 and (at - head == 1 or _in_bag(value, bis)):
@@ -371,9 +293,9 @@ def _is_house(data, start, stop, begin, end, tables):  # type: ignore[no-untyped
                 return True
             if words > 0 and _in_bag(value, after):
                 return True
-            if not loose and _BYTES[byte] & _LETTER and byte < 128 and not _BYTES[byte] & _UPPER:
+            if not loose and CLASSES[byte] & LETTER and byte < 128 and not CLASSES[byte] & UPPER:
                 break
-            if words == 0 and byte < 128 and not _BYTES[byte] & (_UPPER | _DIGIT):
+            if words == 0 and byte < 128 and not CLASSES[byte] & (UPPER | DIGIT):
                 break
             loose = False
             words += 1
@@ -398,7 +320,7 @@ def _is_house(data, start, stop, begin, end, tables):  # type: ignore[no-untyped
                 same = True
                 for i in range(length):
                     other = data[at - length + i]
-                    if (other | 32 if _BYTES[other] & _UPPER else other) != endings[n, 1 + i]:
+                    if (other | 32 if CLASSES[other] & UPPER else other) != endings[n, 1 + i]:
                         same = False
                         break
                 if same:
