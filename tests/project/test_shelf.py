@@ -7,8 +7,8 @@ import pytest
 
 from gptwright.core.errors import UserError
 from gptwright.infer import engine as engines
-from gptwright.project.models import Shelf
 from gptwright.project.project import Project
+from gptwright.project.shelf import Shelf
 
 
 class Loaded:

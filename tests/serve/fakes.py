@@ -106,6 +106,7 @@ class Engine:
         timeout_s: float | None = None,
         on_piece: Callable[[Piece], None] | None = None,
         client: str = "",
+        background: bool = False,
     ) -> Request:
         config = config or GenerationConfig()
         request = Request(list(prompt), config, None, on_piece)

@@ -5,9 +5,9 @@ It stands below the server, so that a project can hold both without knowing HTTP
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from gptwright.core.config import Config, Duration, Size
 
@@ -25,6 +25,18 @@ class ServeConfig(Config):
     engine: Literal["auto", "builtin", "openvino"] = Field(
         default="auto",
         description="What runs the model. auto: with the extra openvino installed, the faster of the two, measured when a model is loaded.",
+    )
+    adapters: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)], str] = (
+        Field(
+            default={},
+            description="LoRA adapters by the names that requests ask for, a PEFT directory each, from the project's folder; "
+            "answered by their base's engine.",
+        )
+    )
+    share_base: bool = Field(
+        default=True,
+        description="A model tuned with an adapter is answered by its base's engine under the adapter. false: by merged weights of its own, "
+        "a little faster alone, with the memory of a whole model.",
     )
     require_key: bool = Field(
         default=False, description="Ask for a key on this machine too. Beyond this machine a key is always asked for."
@@ -125,9 +137,11 @@ class ModelInfo:
         created: Unix time, seconds.
         owned_by: who made it.
         root: the full id that an alias stands for now; None when ``id`` is full itself.
+        parent: of an adapter, the model that it changes.
     """
 
     id: str
     created: int
     owned_by: str = "gptwright"
     root: str | None = None
+    parent: str | None = None

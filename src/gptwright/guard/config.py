@@ -25,6 +25,11 @@ class GuardConfig(Config):
         default=True,
         description="Remove zero-width, bidirectional-control and tag characters from text that a person sent.",
     )
+    watermark: bool = Field(
+        default=True,
+        description="Mark sampled answers so that gptwright detect and /v1/detect find them again. No word gets likelier; greedy answers "
+        "cannot be marked. The key is made once, in state/watermark.key.",
+    )
     max_message_chars: int = Field(default=100_000, gt=0, description="Longest accepted message. Characters.")
     max_messages: int = Field(default=200, gt=0, description="Most messages in one conversation. Messages.")
     max_total_chars: int = Field(default=400_000, gt=0, description="Longest accepted conversation. Characters.")

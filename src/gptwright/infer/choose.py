@@ -13,9 +13,10 @@ from gptwright.core.progress import say
 from gptwright.infer import native, openvino
 from gptwright.infer.cache import PagedCache
 from gptwright.infer.config import GenerationConfig
-from gptwright.infer.engine import Engine
+from gptwright.infer.engine import CANNOT_MARK, MARK_FIX, Engine
 from gptwright.infer.native import NativeRunner
 from gptwright.infer.runner import Part
+from gptwright.infer.watermark import Watermark
 from gptwright.model.transformer import Transformer
 
 EngineName = Literal["auto", "builtin", "openvino"]
@@ -25,12 +26,13 @@ _MARGIN = 1.1  # features are given up for no less
 _STREAMS, _PROMPT, _NEW = 8, 96, 24  # of the trial
 
 
-def open_engine(folder: str | Path, engine: EngineName = "auto") -> Engine:
+def open_engine(folder: str | Path, engine: EngineName = "auto", watermark: Watermark | None = None) -> Engine:
     """Open a model for serving.
 
     Args:
         folder: a model directory.
         engine: builtin, openvino, or auto: with OpenVINO GenAI installed both answer a few prompts, and the faster stays.
+        watermark: marks the answers; only the built-in engine can.
 
     Returns:
         The engine. What was chosen, how fast it was and what it costs is said on stderr.
@@ -39,11 +41,18 @@ def open_engine(folder: str | Path, engine: EngineName = "auto") -> Engine:
         UserError: the engine that was asked for cannot be had.
     """
     if engine == "openvino":
+        if watermark is not None:
+            raise UserError(CANNOT_MARK, where="[serve] engine = openvino", fix=MARK_FIX)
         chosen = Engine.load(folder, backend="openvino")
         say(f"engine: OpenVINO GenAI ({openvino.COSTS})")
         return chosen
     chosen = Engine.load(folder, weights="auto")
+    if watermark is not None:
+        chosen.watermark(watermark)
     if engine == "builtin" or not openvino.available():
+        return chosen
+    if watermark is not None:  # a mark that the law may ask for is not given up for speed, not in silence at least
+        say(f"engine: built-in ({CANNOT_MARK}; with [guard] watermark = false both are measured)")
         return chosen
     try:
         other = Engine.load(folder, backend="openvino")

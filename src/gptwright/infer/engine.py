@@ -31,6 +31,8 @@ __all__ = ["Engine", "fast_dtype"]
 
 Messages = Sequence[Mapping[str, Any]]
 _DEFAULT = GenerationConfig()
+CANNOT_MARK = "OpenVINO GenAI cannot mark answers"
+MARK_FIX = "Serve with engine = builtin, or set [guard] watermark = false"
 
 
 class Engine:
@@ -191,10 +193,7 @@ class Engine:
             UserError: the backend cannot.
         """
         if not isinstance(self._scheduler, Scheduler):
-            raise UserError(
-                "OpenVINO GenAI cannot mark answers",
-                fix="Serve with engine = builtin, or set [guard] watermark = false",
-            )
+            raise UserError(CANNOT_MARK, fix=MARK_FIX)
         self._scheduler.watermark = watermark
 
     @property

@@ -22,7 +22,7 @@ from gptwright.model.gguf import export_gguf
 from gptwright.model.transformer import Transformer
 
 COSTS = (
-    "no adapters per request, no alternatives with logprobs, no min_p, typical_p, logit_bias or structured output, "
+    "no adapters per request, no watermark, no alternatives with logprobs, no min_p, typical_p, logit_bias or structured output, "
     "and a seed repeats an answer only alone"
 )
 _FAMILIES = ("llama", "qwen2", "modern")

@@ -1,7 +1,6 @@
-"""Which model a name means: an id, an alias, ``newest``, a directory, a GGUF file or ``provider:name``. And loaded engines."""
+"""Which model a name means: an id, an alias, ``newest``, a directory, a GGUF file or ``provider:name``."""
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,6 @@ from gptwright.core.ledger import Artifact, Ledger
 from gptwright.core.progress import say
 
 if TYPE_CHECKING:
-    from gptwright.gateway.serving import ModelInfo
-    from gptwright.infer.engine import Engine
     from gptwright.project.project import Project
     from gptwright.tokens.tokenizer import Tokenizer
 
@@ -25,6 +22,7 @@ class ModelRef:
     path: Path
     hash: str
     artifact_id: int | None = None
+    imported: bool = False
 
 
 def locate(project: "Project | None", name: str | None) -> ModelRef:
@@ -42,7 +40,7 @@ def locate(project: "Project | None", name: str | None) -> ModelRef:
     if project is None:
         raise UserError(f"no such model: {name or 'production'}", fix="Give a model directory, or --project DIR")
     if name is None or name in alias_names(project):
-        found = _by_alias(project, name or "production")
+        found = by_alias(project, name or "production")
         if found is not None and found.path.is_dir():
             return found
         if found is not None:
@@ -77,7 +75,7 @@ def alias_names(project: "Project") -> list[str]:
     return sorted(project.registry.aliases())
 
 
-def _by_alias(project: "Project", alias: str) -> ModelRef | None:
+def by_alias(project: "Project", alias: str) -> ModelRef | None:
     if alias not in alias_names(project):
         return None
     release = project.registry.current(alias)
@@ -89,7 +87,10 @@ def all_models(project: "Project") -> list[ModelRef]:
     if not project.has_ledger:
         return []
     with project.ledger() as ledger:
-        found = {a.name: ModelRef(a.name, project.root / a.path, a.hash, a.id) for a in ledger.artifacts("model")}
+        found = {
+            a.name: ModelRef(a.name, project.root / a.path, a.hash, a.id, a.stage == "import")
+            for a in ledger.artifacts("model")
+        }
     return [ref for ref in found.values() if ref.path.is_dir()]
 
 
@@ -120,66 +121,3 @@ def project_tokenizer(project: "Project") -> "Tokenizer":
 
     own = project.work / "tokenizer"
     return Tokenizer.load(own if (own / "tokenizer.json").is_file() else locate(project, None).path)
-
-
-class Shelf:
-    """The models a server answers with. Each is loaded when it is first asked for; the few used last stay in memory."""
-
-    KEPT = 4  # a client that asks for every model in turn must not fill the memory
-
-    def __init__(self, project: "Project") -> None:
-        self.project = project
-        self._engines: dict[Path, Engine] = {}  # least recently used first
-        self._loading: dict[Path, threading.Lock] = {}
-        self._lock = threading.Lock()
-
-    def list(self) -> "Sequence[ModelInfo]":
-        """All models and aliases."""
-        from gptwright.gateway.serving import ModelInfo
-
-        refs = all_models(self.project)
-        rows = [ModelInfo(ref.id, int((ref.path / "config.json").stat().st_mtime)) for ref in refs]
-        known = {row.id: row.created for row in rows}
-        for alias in alias_names(self.project):
-            target = _by_alias(self.project, alias)
-            if target is not None and target.path.is_dir():
-                rows.append(ModelInfo(alias, known.get(target.id, 0), root=target.id))
-        return rows
-
-    def engine(self, id_or_alias: str) -> "tuple[str, Engine]":
-        """The full id, and the loaded engine.
-
-        Raises:
-            UserError: there is no such model.
-        """
-        from gptwright.infer.choose import open_engine
-
-        if "/" in id_or_alias or "\\" in id_or_alias or id_or_alias in (".", ".."):
-            # A request names a model, never a place on this machine's disk.
-            raise UserError(f"no such model: {id_or_alias}")
-        if id_or_alias not in {row.id for row in self.list()}:
-            raise UserError(
-                f"no such model: {id_or_alias}", fix=f"Known are: {', '.join(row.id for row in self.list())}"
-            )
-        ref = locate(self.project, id_or_alias)
-        with self._lock:
-            loading = self._loading.setdefault(ref.path, threading.Lock())
-        with loading:  # others may go on with models that are loaded
-            with self._lock:
-                engine = self._engines.pop(ref.path, None)
-            if engine is None or engine.closed:  # one that stopped after a fault is loaded anew
-                engine = open_engine(ref.path, self.project.settings.serve.engine)
-            with self._lock:
-                self._engines[ref.path] = engine
-                self._make_room()
-        return ref.id, engine
-
-    def _make_room(self) -> None:
-        idle = [path for path, engine in self._engines.items() if engine.load_now == (0, 0)]
-        for path in idle[: max(0, len(self._engines) - self.KEPT)]:
-            self._engines.pop(path).close()
-
-    def close(self) -> None:
-        """Stop all engines."""
-        for engine in self._engines.values():
-            engine.close()

@@ -15,6 +15,7 @@ from gptwright.project.settings import Settings
 
 if TYPE_CHECKING:
     from gptwright.core.control import ControlStore
+    from gptwright.infer.watermark import Watermark
     from gptwright.project.pipeline import RunReport
     from gptwright.release.registry import Registry
 
@@ -81,6 +82,16 @@ class Project:
         from gptwright.release.registry import Registry
 
         return Registry(self.control, self.root)
+
+    def watermark(self, *, create: bool = False) -> "Watermark | None":
+        """The mark of this project's answers; None if no key was ever made.
+
+        Args:
+            create: make a key where there is none.
+        """
+        from gptwright.infer.watermark import Watermark
+
+        return Watermark.open(self.state / "watermark.key", create=create)
 
     @property
     def has_control(self) -> bool:

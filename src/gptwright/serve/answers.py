@@ -6,13 +6,14 @@ from pydantic import BaseModel
 
 
 class Model(BaseModel):
-    """A model. ``root`` is its full id, also where ``id`` is an alias."""
+    """A model. ``root`` is its full id, also where ``id`` is an alias; ``parent`` the base whose engine answers for an adapter."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
     root: str
+    parent: str | None = None
 
 
 class ModelList(BaseModel):

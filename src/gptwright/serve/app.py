@@ -145,7 +145,8 @@ def _add_models(app: FastAPI, backend: Backend) -> None:
         return [*(m for m in own if m.id not in taken), *routes, *(model for group in others for model in group)]
 
     def shape(model: ModelInfo) -> shapes.Model:
-        return shapes.Model(id=model.id, created=model.created, owned_by=model.owned_by, root=model.root or model.id)
+        root = model.root or model.id
+        return shapes.Model(id=model.id, created=model.created, owned_by=model.owned_by, root=root, parent=model.parent)
 
     @app.get("/v1/models")
     async def list_models() -> shapes.ModelList:

@@ -226,7 +226,10 @@ class Backend:
                     if config.seed is not None and index:
                         settings = config.model_copy(update={"seed": config.seed + index})
                     ids = answer.prompts[index // each].ids
-                    running.append(engine.submit(ids, settings, on_piece=listener(index), client=client))
+                    work = engine.submit(
+                        ids, settings, on_piece=listener(index), client=client, background=flow.background
+                    )
+                    running.append(work)
             except BaseException:
                 for work in running:
                     work.cancel()

@@ -79,6 +79,7 @@ class EngineLike(Protocol):
         timeout_s: float | None = None,
         on_piece: Callable[[Any], None] | None = None,
         client: str = "",
+        background: bool = False,
     ) -> Running: ...
 
 
