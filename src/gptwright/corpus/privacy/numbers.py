@@ -20,7 +20,7 @@ _PHONE_WORDS = packed(_PHONE_BEGINNINGS)
 _FIRST_LETTERS = sum(1 << ord(letter) - 97 for letter in {word[0] for word in _PHONE_BEGINNINGS} if letter.isascii())
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def number_run(data, at, begin, end):  # type: ignore[no-untyped-def]
     """The run of digits, capitals and separators around a digit, and what numbers of a person may be in it, as bits; 0 for none."""
     start, stop = at, at
@@ -94,7 +94,7 @@ def number_run(data, at, begin, end):  # type: ignore[no-untyped-def]
     return start, stop, what | NUMBER if what else 0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _opens_phone(data, at, begin):  # type: ignore[no-untyped-def]
     """Whether a phone number that needs no other sign begins at this digit: with a plus, or with a zero."""
     if at == begin:
@@ -105,13 +105,13 @@ def _opens_phone(data, at, begin):  # type: ignore[no-untyped-def]
     return data[at] == 48 and not _joins(data[at - 1])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _joins(byte):  # type: ignore[no-untyped-def]
     """Whether a phone number cannot begin right after this byte."""
     return (CLASSES[byte] & LETTER and byte < 128) or 48 <= byte <= 57 or byte in (44, 46, 47, 35, 64, 45, 95)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _may_end_phone(data, at, end):  # type: ignore[no-untyped-def]
     """Whether a phone number may end before this place."""
     if at == end:
@@ -122,7 +122,7 @@ def _may_end_phone(data, at, end):  # type: ignore[no-untyped-def]
     return not (byte in (46, 44, 58) and at + 1 < end and 48 <= data[at + 1] <= 57)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _is_american(before, group, alone):  # type: ignore[no-untyped-def]
     """Whether groups of digits end as numbers of the North American plan are written: 3-3-4, with a 1 before or not, or joined. Ten digits
     in one need a word, which is looked for elsewhere, or a line of their own."""
@@ -134,7 +134,7 @@ def _is_american(before, group, alone):  # type: ignore[no-untyped-def]
     return group == 4 and (last == 6 or last == 7 or (last == 3 and before // 100 % 100 in (3, 4)))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _has_phone_word(data, start, stop, begin):  # type: ignore[no-untyped-def]
     """Whether a word of `contact._PHONE_WORDS` may begin here."""
     for at in range(start, stop):

@@ -4,6 +4,7 @@ A region is bounded where no pattern of its class can cross, and none is left ou
 searching the regions gives exactly what searching the whole text gives (tests hold that).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from gptwright.corpus.privacy.bytewise import CLASSES, DIGIT, ENDS_URL, EVENT, H
 from gptwright.corpus.privacy.find import ASSIGNED, AT, COLONS, HOUSE, PEM, TOKEN, URL
 from gptwright.corpus.privacy.numbers import number_run
 from gptwright.corpus.privacy.street_words import street_words
+from gptwright.corpus.signals.jit import version
 
 # Beginnings of keys that are one long word, and of those whose first word ends at a hyphen or full stop.
 _LONG = packed((
@@ -60,7 +62,7 @@ def find_regions(text: pa.LargeStringArray) -> Regions:
     capacity, row, found = 1 << 14, 0, []
     while row < len(text):
         out = np.empty((capacity, 4), np.int64)
-        n, next_row = _scan(data, offsets, row, out, words)
+        n, next_row = _kernel(data, offsets, row, out, words)
         found.append(out[:n].copy())
         if next_row == row:  # one text alone overflows the table
             capacity *= 4
@@ -69,7 +71,7 @@ def find_regions(text: pa.LargeStringArray) -> Regions:
     return Regions(*(np.ascontiguousarray(table[:, at]) for at in range(4)))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _scan(data, offsets, first, out, words):  # type: ignore[no-untyped-def]
     """Fill ``out`` (row, start, end, bit) from row ``first``. Returns rows filled and the row to go on from: whole texts only."""
     n = 0
@@ -149,7 +151,20 @@ def _scan(data, offsets, first, out, words):  # type: ignore[no-untyped-def]
     return n, offsets.size - 1
 
 
-@njit(cache=True, nogil=True)
+def _compile(version: int) -> Callable[..., tuple[int, int]]:
+    """The kernel that is kept on disk. It is known by ``version``, since numba would look at this file alone and not at those of its parts."""
+
+    @njit(cache=True, nogil=True)
+    def scan(data, offsets, first, out, words):  # type: ignore[no-untyped-def]
+        return _scan(data, offsets, first, out, words) if version >= 0 else (0, first)
+
+    return scan  # type: ignore[no-any-return]
+
+
+_kernel = _compile(version(__file__))
+
+
+@njit(nogil=True)
 def _put(data, out, n, row, start, stop, bit, seen_byte, seen_char):  # type: ignore[no-untyped-def]
     """Write a region in characters. Returns the next free row, and ``start`` as bytes and characters."""
     char = seen_char
@@ -164,7 +179,7 @@ def _put(data, out, n, row, start, stop, bit, seen_byte, seen_char):  # type: ig
     return n + 1, start, char
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _stretch(data, at, begin, end, bit):  # type: ignore[no-untyped-def]
     """The longest stretch of bytes of a class around a place."""
     start, stop = at, at + 1
@@ -175,7 +190,7 @@ def _stretch(data, at, begin, end, bit):  # type: ignore[no-untyped-def]
     return start, stop
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _is_v6(data, start, stop):  # type: ignore[no-untyped-def]
     colons = pairs = digits = 0
     for at in range(start, stop):
@@ -186,7 +201,7 @@ def _is_v6(data, start, stop):  # type: ignore[no-untyped-def]
     return digits > 0 and (pairs > 0 or colons >= 6)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _has_login(data, at, end):  # type: ignore[no-untyped-def]
     """Whether an @ stands before the end of a URL's authority (64 + 128 characters of up to four bytes)."""
     for i in range(at, min(end, at + 800)):
@@ -197,7 +212,7 @@ def _has_login(data, at, end):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _begins(data, at, end, beginnings):  # type: ignore[no-untyped-def]
     for word in beginnings:
         length = word & 255
@@ -213,7 +228,7 @@ def _begins(data, at, end, beginnings):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _is_named(data, mark, begin):  # type: ignore[no-untyped-def]
     """Whether a name such as password stands shortly before ``=`` or ``:``, in any case of its letters."""
     for at in range(mark - 1, max(begin, mark - 46) - 1, -1):
@@ -238,13 +253,13 @@ def _is_named(data, mark, begin):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _letter_at(data, at, end):  # type: ignore[no-untyped-def]
     """Whether a Latin letter begins here: ASCII, or one of the two bytes of U+00C0 to U+02FF."""
     return (CLASSES[data[at]] & LETTER and data[at] < 128) or (0xC3 <= data[at] <= 0xCB and at + 1 < end)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _letter_before(data, at, begin):  # type: ignore[no-untyped-def]
     """Whether a Latin letter ends here."""
     if data[at] < 128:
@@ -252,7 +267,7 @@ def _letter_before(data, at, begin):  # type: ignore[no-untyped-def]
     return data[at] < 0xC0 and at - 1 >= begin and 0xC3 <= data[at - 1] <= 0xCB
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _word_hash(data, start, stop):  # type: ignore[no-untyped-def]
     value = np.int64(2166136261)
     for at in range(start, stop):
@@ -261,7 +276,7 @@ def _word_hash(data, start, stop):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _in_bag(value, table):  # type: ignore[no-untyped-def]
     at = value & 255
     while table[at] != 0:
@@ -271,7 +286,7 @@ def _in_bag(value, table):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _is_house(data, start, stop, begin, end, tables):  # type: ignore[no-untyped-def]
     """Whether a number may be a house's: a street's word follows capitalised words after it, or ends or begins what is before it."""
     after, french, bis, before, endings = tables
