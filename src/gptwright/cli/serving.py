@@ -1,7 +1,5 @@
 """``serve`` and ``studio``: a project's models behind the API, with the pages mounted."""
 
-from functools import partial
-
 from gptwright.cli.verb import Call
 from gptwright.core.errors import require
 from gptwright.core.progress import say
@@ -37,7 +35,7 @@ def serve_project(call: Call, *, pages: bool, browser: bool = False) -> None:
         require("nicegui", "studio")
         from gptwright.studio.mount import mount as studio_mount
 
-        mount = partial(studio_mount, corpus=project.work / "corpus")
+        mount = studio_mount
     marks = settings.guard.enabled and settings.guard.watermark
     watermark = project.watermark(create=marks)  # without marking, what was marked before is still recognised
     shelf = Shelf(project, watermark if marks else None)
