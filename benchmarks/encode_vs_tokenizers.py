@@ -6,7 +6,6 @@ The tokenizer is trained on the first part of the texts and counted on neither s
 """
 
 import importlib.metadata
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,7 +30,8 @@ def main() -> None:
         tokenizer = train_tokenizer(texts[: len(texts) // 4], VOCABULARY, Path(folder) / "tokenizer")
     warm = tokenizer.bulk_encoder()
     fresh = tokenizer.bulk_encoder()
-    assert warm is not None and fresh is not None
+    assert warm is not None
+    assert fresh is not None
     warm(texts[:1])
     begin = time.process_time()
     ours = fresh(texts)
