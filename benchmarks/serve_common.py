@@ -7,7 +7,6 @@ import asyncio
 import itertools
 import json
 import os
-import random
 import signal
 import socket
 import statistics
@@ -19,8 +18,11 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from gptwright.tokens.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
 
@@ -76,18 +78,27 @@ def _at(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def words(folder: Path) -> list[str]:
-    """Words that are one token each, with the space before them, whatever stands around them."""
+def talk(folder: Path) -> "tuple[Tokenizer, list[int]]":
+    """Conversations of people (package chitchat-dataset) as one long row of tokens.
+
+    Words at random would do for the engine's speed, but what a small model makes of them are rows of numbers, which the guard holds back as
+    it would a telephone number.
+    """
+    import chitchat_dataset
+
     from gptwright.tokens.tokenizer import Tokenizer
 
+    raw = json.loads((Path(chitchat_dataset.__file__).parent / "dataset.json").read_text(encoding="utf-8"))
+    turns = (" ".join(m["text"] for m in turn) for one in raw.values() for turn in one["messages"])
     tokenizer = Tokenizer.load(folder)
-    found = (tokenizer.decode([i]) for i in range(1000, min(tokenizer.vocab_size, 20_000)))
-    return [w for w in found if w[:1] == " " and w[1:].isascii() and w[1:].isalpha() and len(tokenizer.encode(w)) == 1]
+    return tokenizer, tokenizer.encode("\n".join(itertools.islice(turns, 20_000)))
 
 
-def prompts(known: Sequence[str], count: int, length: int, turn: int) -> list[str]:
-    """Texts of so many tokens, no two alike, the same for all sides in one turn."""
-    return ["".join(random.Random(f"{turn} {i}").choices(known, k=length)) for i in range(count)]
+def prompts(source: "tuple[Tokenizer, list[int]]", count: int, length: int, turn: int) -> list[str]:
+    """Texts of about so many tokens, no two alike, the same for all sides in one turn."""
+    tokenizer, ids = source
+    starts = [((turn + 1) * count + i) * length % (len(ids) - length) for i in range(count)]
+    return [tokenizer.decode(ids[at : at + length]) for at in starts]
 
 
 def burst(url: str, bodies: Sequence[dict[str, Any]], patience_s: float) -> Burst:

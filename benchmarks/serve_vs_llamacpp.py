@@ -29,8 +29,8 @@ from serve_common import (
     machine,
     ours,
     prompts,
+    talk,
     version_of_llamacpp,
-    words,
 )
 
 ENDS = {"0": -100, "2": -100}
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
 
 def peers(options: argparse.Namespace, files: list[Path]) -> list[Process]:
     """llama.cpp in every way that was asked for."""
-    context = options.prompt + options.new + 16
+    context = options.prompt + options.new + 64
     found = []
     for file in files:
         for flash in (False, True) if options.flash else (False,):
@@ -73,11 +73,11 @@ def peers(options: argparse.Namespace, files: list[Path]) -> list[Process]:
     return found
 
 
-def measure(options: argparse.Namespace, known: list[str], engine: Process, server: Process, others: list[Process]) -> None:  # fmt: skip
+def measure(options: argparse.Namespace, source: Any, engine: Process, server: Process, others: list[Process]) -> None:  # fmt: skip
     """All sides in turns; a short burst first, which no side is judged by."""
     for turn in range(-1, options.rounds):
         length, new = (options.prompt, options.new) if turn >= 0 else (16, 4)
-        texts = prompts(known, options.clients, length, turn)
+        texts = prompts(source, options.clients, length, turn)
         body = {"model": "model", "max_tokens": new, "temperature": 0, "stream": True, "logit_bias": ENDS}
         bodies = [{**body, "prompt": text, "stream_options": {"include_usage": True}} for text in texts]
         for side in (engine, server, *others):
@@ -103,7 +103,7 @@ def main() -> None:
         sides.append(server)
         others = peers(options, options.gguf or [file])
         sides += others
-        measure(options, words(folder), engine, server, others)
+        measure(options, talk(folder), engine, server, others)
     finally:
         for side in sides:
             side.close()

@@ -16,6 +16,7 @@ from fastapi import Request
 from gptwright.core.errors import UserError
 from gptwright.gateway.provider import Delta
 from gptwright.serve.errors import ApiError, ClientGoneError, from_user_error
+from gptwright.serve.inbox import Inbox, Mail
 from gptwright.serve.metrics import Metrics
 from gptwright.serve.protocols import Piece, Running
 from gptwright.serve.structure import CallDelta
@@ -57,6 +58,13 @@ class Slots:
         self.limit, self._metrics = limit, metrics
         self.taken = self.live = self.hosted = 0
         self.flows: set[Flow] = set()
+        self._mail: Mail | None = None
+
+    def mail(self, loop: asyncio.AbstractEventLoop) -> Mail:
+        """How pieces of all answers reach the loop."""
+        if self._mail is None or self._mail.loop is not loop:
+            self._mail = Mail(loop)
+        return self._mail
 
     def check(self) -> None:
         """Refuse early, before a prompt is encoded.
@@ -137,7 +145,7 @@ class Flow:
         self.choices, self.background, self.hosted = choices, background, hosted
         self.cost = max(1, min(choices, slots.limit))
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Step | BaseException | None] = asyncio.Queue()
+        self._inbox: Inbox[Step | BaseException | None] = Inbox(self._loop)
         self._cancel_work: Callable[[], object] = lambda: None
         self._works: Sequence[Running] = ()
         self._unfinished = choices
@@ -163,11 +171,12 @@ class Flow:
             UserError: the engine does not take it.
         """
         self.watch()
+        mail = self._slots.mail(self._loop)
 
         def listener(index: int) -> Listener:
             def take(piece: Piece) -> None:
                 # On the engine's thread. If the loop is gone this raises, and the engine cancels the request.
-                self._loop.call_soon_threadsafe(self._take, index, piece)
+                mail.post(lambda: self._take(index, piece))
 
             return take
 
@@ -181,7 +190,7 @@ class Flow:
         if self.cancelled:
             self._cancel_work()
         if not works:
-            self._queue.put_nowait(None)
+            self._inbox.put(None)
             self._slots.free(self)
 
     def check_alive(self) -> None:
@@ -198,15 +207,15 @@ class Flow:
 
     def _take(self, index: int, piece: Piece) -> None:
         if piece.finish_reason == "error":
-            self._queue.put_nowait(_EngineFailedError())
+            self._inbox.put(_EngineFailedError())
         else:
-            self._queue.put_nowait(
+            self._inbox.put(
                 Step(piece.text, index, piece.token_id, piece.logprob, tuple(piece.top), piece.finish_reason)
             )
         if piece.finish_reason is not None:
             self._unfinished -= 1
             if self._unfinished == 0:
-                self._queue.put_nowait(None)
+                self._inbox.put(None)
                 self._slots.free(self)
 
     def run_provider(self, deltas: AsyncIterator[Delta]) -> None:
@@ -215,7 +224,7 @@ class Flow:
         async def pump() -> None:
             try:
                 async for delta in deltas:
-                    self._queue.put_nowait(
+                    self._inbox.put(
                         Step(
                             delta.text,
                             finish_reason=delta.finish_reason,
@@ -225,9 +234,9 @@ class Flow:
                             calls=[CallDelta(c.index, c.arguments, c.id, c.name) for c in delta.calls],
                         )
                     )
-                self._queue.put_nowait(None)
+                self._inbox.put(None)
             except Exception as error:
-                self._queue.put_nowait(error)
+                self._inbox.put(error)
             finally:
                 self._slots.free(self)
 
@@ -250,12 +259,12 @@ class Flow:
                 continue
             if self._over:
                 return
-            left = self._deadline - self._loop.time()
-            if left <= 0:
+            now = self._loop.time()
+            if now >= self._deadline:
                 self.cancel("timeout")
                 raise self._too_late()
             try:
-                item = await asyncio.wait_for(self._queue.get(), min(left, self._keep_alive_s))
+                item = await self._inbox.get(min(self._deadline, now + self._keep_alive_s))
             except TimeoutError:
                 yield None
                 continue
@@ -336,6 +345,7 @@ class Flow:
         """The response is over; unless it is complete, the work is cancelled."""
         if not complete:
             self.cancel("client_gone")
+        self._inbox.close()
         for task in self._tasks:
             task.cancel()
 
@@ -343,7 +353,7 @@ class Flow:
         while True:
             if (await self._request.receive())["type"] == "http.disconnect":
                 self.cancel("client_gone")
-                self._queue.put_nowait(ClientGoneError())
+                self._inbox.put(ClientGoneError())
                 return
 
     def watch(self) -> None:
