@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.corpus_files import write_corpus
 
-FAKES = Path(__file__).parents[1] / "serve" / "fakes.py"
+SERVER = Path(__file__).with_name("page_server.py")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -26,7 +27,7 @@ FLAGS = [
 
 @contextmanager
 def server(*arguments: str) -> Iterator[str]:
-    command = [sys.executable, str(FAKES), "--studio", *arguments]
+    command = [sys.executable, str(SERVER), *arguments]
     # In a scratch folder: whatever a page's framework wants to write must not land in the source tree.
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
@@ -59,9 +60,27 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with server("--delay", "0.001") as address:
+TALE = "Once upon a time there was a small boat that wanted to see the sea."
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus that holds a sentence of the fake's story."""
+    texts = [
+        {"text": f"{TALE} It was green.", "title": "Tales of the coast", "license": "CC-BY-4.0", "source": "tales"}
+    ]
+    return write_corpus(tmp_path_factory.mktemp("corpus"), [texts])
+
+
+@pytest.fixture(scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The control store of the server that tests share."""
+    return tmp_path_factory.mktemp("state") / "control.sqlite"
+
+
+@pytest.fixture(scope="session")
+def url(state: Path, corpus: Path) -> Iterator[str]:
+    with server("--delay", "0.001", "--state", str(state), "--corpus", str(corpus)) as address:
         yield address
 
 
@@ -78,7 +97,7 @@ def open_page(chromium: Any) -> Iterator[Any]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(15_000)
         local = (address, address.replace("http", "ws", 1), "data:", "blob:", "about:")
         page.on("request", lambda request: None if request.url.startswith(local) else foreign.append(request.url))
         page.on("websocket", lambda socket: None if socket.url.startswith(local) else foreign.append(socket.url))

@@ -1,5 +1,7 @@
 """``serve`` and ``studio``: a project's models behind the API, with the pages mounted."""
 
+from functools import partial
+
 from gptwright.cli.verb import Call
 from gptwright.core.errors import require
 from gptwright.core.progress import say
@@ -21,6 +23,7 @@ def serve_project(call: Call, *, pages: bool, browser: bool = False) -> None:
     require("uvicorn", "serve")
     from gptwright.gateway.resolve import providers
     from gptwright.guard.guard import Guard
+    from gptwright.project.detecting import moderator
     from gptwright.project.models import locate
     from gptwright.project.shelf import Shelf
     from gptwright.serve.app import create_app
@@ -35,7 +38,7 @@ def serve_project(call: Call, *, pages: bool, browser: bool = False) -> None:
         require("nicegui", "studio")
         from gptwright.studio.mount import mount as studio_mount
 
-        mount = studio_mount
+        mount = partial(studio_mount, corpus=project.work / "corpus")
     marks = settings.guard.enabled and settings.guard.watermark
     watermark = project.watermark(create=marks)  # without marking, what was marked before is still recognised
     shelf = Shelf(project, watermark if marks else None)
@@ -48,6 +51,8 @@ def serve_project(call: Call, *, pages: bool, browser: bool = False) -> None:
         gateway=settings.gateway,
         control=project.control,
         mount=mount,
+        watermark=watermark,
+        moderator=moderator(project),
     )
 
     def started(url: str) -> None:

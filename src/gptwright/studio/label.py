@@ -14,7 +14,7 @@ from nicegui import events, ui
 from gptwright.core.errors import UserError
 from gptwright.corpus.quality import labels
 from gptwright.corpus.quality.desk import Desk
-from gptwright.studio.mount import asset
+from gptwright.studio.page import asset
 
 SHOWN_CHARS = 8_000
 
