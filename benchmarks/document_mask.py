@@ -54,9 +54,9 @@ def measure(width: int, layers: int, seq_len: int, mean: int, dtype: str, repeat
     return f"{width:5} {layers:3} {seq_len:6} {mean:7} {dtype:9} {off:8.2f} {on:8.2f} {on / off:7.3f}"
 
 
+@machine.kept_memory()
 def main() -> None:
     """Print the table."""
-    machine.keep_memory()
     quick = "--quick" in sys.argv
     print("width  layers  row  mean doc  dtype   off [s]   on [s]   ratio")
     for mean in (60, 200, 400, 2000):

@@ -183,7 +183,9 @@ def test_propose_when_the_machine_is_busy_then_both_times_are_told():
 def test_propose_when_runs_have_taught_then_speed_memory_and_loss_follow_them():
     shape = modern(depth=4, vocab_size=4096, seq_len=256)
     said = {"bits_per_byte": 1.0, "tokens_per_s": 1000.0, "memory": 5e8}
-    taught = learn([compare(said, {"bits_per_byte": 1.2, "tokens_per_s": 500.0, "memory": 6e8})] * 8)
+    row = compare(said, {"bits_per_byte": 1.2, "tokens_per_s": 500.0, "memory": 6e8})
+    row["memory"]["earlier"] = 0
+    taught = learn([row] * 8)
     before = propose(MACHINE, 10**9, Budget(seconds=600), shape=shape)
     after = propose(MACHINE, 10**9, Budget(seconds=600), shape=shape, learnt=taught)
     assert after.tokens_per_s == pytest.approx(0.5 * before.tokens_per_s, rel=0.03)
@@ -208,6 +210,14 @@ def test_learn_when_runs_are_odd_or_partly_known_then_medians_and_what_is_known(
     old = {**compare({"bits_per_byte": 9.0}, {"bits_per_byte": 1.1 * law(1e6, 2e6, 1e6)}), **size}
     assert learn([old], law).ratios == (pytest.approx(1.1),)  # the law of today, not the one that said 9
     assert compare({"memory": None, "tokens_per_s": 0.0}, {"memory": 5.0, "tokens_per_s": 5.0}) == {}
+
+
+def test_learn_when_what_earlier_stages_held_is_not_known_then_memory_is_not_learnt_from_it():
+    old = compare({"memory": 8.5e8}, {"memory": 20.7e8})  # peak of a process that had made the corpus
+    new = compare({"memory": 8.5e8}, {"memory": 8.9e8})
+    new["memory"]["earlier"] = 11.8e8
+    assert learn([old]).memory == 0.0
+    assert learn([old, old, new]).memory == pytest.approx(0.4e8)
 
 
 def test_memory_parts_when_counted_then_each_is_what_the_trainer_holds():

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from gptwright.core.ledger import Ledger
+from gptwright.model.config import ModelConfig
+from gptwright.plan import memory
+from gptwright.plan.constants import CONSTANTS
 from gptwright.plan.measure import Decode, TrainRate
 from gptwright.plan.probe import Machine, cores, cpu_name
 from gptwright.project import foresight, planning
 from gptwright.project.project import Project
+from gptwright.train.config import TrainConfig
 
 MACHINE = Machine(
     cpu=cpu_name(), cores=cores(), memory_bytes=16 * 10**9, memory_free_bytes=12 * 10**9, disk_free_bytes=10**11, device="cpu",
@@ -182,6 +187,34 @@ def test_foresight_when_a_run_goes_on_or_is_finished_again_then_it_is_compared_o
         result: Any = type("Result", (), {"tokens": 5, "heldout_bpb": 9.9, "tokens_per_s": 1.0, "seconds": 1.0})()
         assert again.end(result)["tokens"] != 5
         assert len(ledger.events(run.id, foresight.CHECKED)) == len(ledger.events(run.id, foresight.MADE)) == 1
+
+
+def test_foresight_when_earlier_stages_left_memory_in_the_process_then_it_is_told_apart_from_the_runs(
+    tmp_path: Path,
+) -> None:
+    if memory.held_bytes() is None:
+        pytest.skip("this system does not tell a process what it holds")
+    left = bytearray(10**9)
+    left[::4096] = b"x" * len(left[::4096])
+    said = {"device": "cpu", "uncorrected": {"memory": 8e8}}
+    shape = ModelConfig(vocab_size=256, n_layers=1, d_model=64, n_heads=1, n_kv_heads=1, d_ff=64, seq_len=32)
+    result: Any = type("Result", (), {"tokens": 0, "heldout_bpb": None, "tokens_per_s": None, "seconds": 1.0})()
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        ledger.start_run("run", "pretrain", {})
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "forecast.json").write_text(json.dumps(said))
+        foreseen = foresight.Foresight.begin(tmp_path / "run", ledger, tmp_path, shape, TrainConfig(max_steps=1), 1000)
+        more = bytearray(3 * 10**8)  # the run's own
+        more[::4096] = b"x" * len(more[::4096])
+        row = foreseen.end(result)["memory"]
+    held = memory.held_bytes()
+    assert held is not None
+    assert row["earlier"] > 10**9 - CONSTANTS.begin_bytes
+    assert row["fact"] + row["earlier"] == pytest.approx(held, abs=10**8)
+    assert row["fact"] == pytest.approx(CONSTANTS.begin_bytes + 3e8, abs=10**8)
+    assert "of earlier stages" in foresight.lines({"memory": row})[0]
+    assert "earlier" not in foresight.lines({"memory": {**row, "earlier": 10**7}})[0]
+    del left, more
 
 
 def test_recall_when_the_probe_is_of_another_machine_or_broken_then_none(tmp_path: Path) -> None:

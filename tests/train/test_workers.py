@@ -9,6 +9,7 @@ from gptwright.model import cost
 from gptwright.model.kernels import Kernels
 from gptwright.model.native import native
 from gptwright.model.transformer import Transformer
+from gptwright.plan.memory import held_bytes
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
 from gptwright.train.stepper import Stepper
@@ -123,3 +124,22 @@ def test_workers_when_they_run_then_the_threads_of_the_process_stay_as_they_were
     stepper.gradients(TinyPlan().batch(0))
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+def test_kept_memory_when_it_ends_then_what_was_freed_in_it_goes_back_to_the_system() -> None:
+    if held_bytes() is None or machine._glibc("malloc_trim") is None:
+        pytest.skip("only glibc can be told")
+
+    @machine.kept_memory()
+    def use() -> int:
+        big, after = torch.ones(75_000_000), torch.ones(1000)  # the second keeps the heap's end from falling by itself
+        del big
+        kept = held_bytes()
+        assert kept is not None
+        assert after[0] == 1
+        return kept
+
+    kept, left = use(), held_bytes()
+    assert left is not None
+    assert left < kept - 250_000_000
+    assert use() - left > 250_000_000  # and so again

@@ -37,6 +37,9 @@ class Constants:
     # Python, torch, the corpus's libraries and their workspaces: the peak of a run in a project less the parts that are counted. 550 to 611 MB
     # in the eleven runs of runs.json that tell it; with the trainer alone in the process, without a project around it, 340.
     runtime_bytes: int = 589_000_000
+    # Of it, what such a process holds before the run begins: 523 MB, and 584 MB after a probe. What a process holds beyond that is from
+    # stages that ran before in it (a run from the corpus on: 918 MB), and no part of the run.
+    begin_bytes: int = 550_000_000
     memory_share: float = 0.8  # of the free memory may be used
     checkpoints: int = 3
     # Bytes of text a token by vocabulary: measured on held-out English chit-chat with our own tokenizer; other text may have less.

@@ -1,7 +1,8 @@
 """What a project's finished runs teach: each was forecast before it began, and the ratios of fact to forecast correct the next forecasts.
 
 Compared are the uncorrected forecasts, so that corrections do not pile up. Medians are taken, so that one odd run moves nothing, and speed
-and loss are drawn towards the forecast, less so the more runs there are. Of memory the difference counts: it is what else the process holds.
+and loss are drawn towards the forecast, less so the more runs there are. Of memory the difference counts, of runs only that tell apart what
+earlier stages had left in the process.
 """
 
 import math
@@ -53,12 +54,14 @@ def learn(compared: Sequence[Mapping[str, Any]], law: Law | None = None) -> Lear
     """Corrections from comparisons, oldest first, as ``compare`` made them.
 
     Args:
-        compared: with ``params``, ``tokens`` and ``unique_tokens`` beside them, the loss is compared with the law of today.
+        compared: with ``earlier`` beside fact and forecast of the memory. Where ``params``, ``tokens`` and ``unique_tokens`` stand beside
+            them, the loss is compared with the law of today.
         law: None: the ratios as they stand.
     """
     latest = [row for row in compared if any(kind in row for kind in KINDS)][-_LATEST:]
     speed = [float(row["tokens_per_s"]["ratio"]) for row in latest if "tokens_per_s" in row]
-    memory = [row["memory"]["fact"] - row["memory"]["forecast"] for row in latest if "memory" in row]
+    # Comparisons from before it was told what earlier stages held in the process would have the next run need that as well.
+    memory = [row["memory"]["fact"] - row["memory"]["forecast"] for row in latest if "earlier" in row.get("memory", {})]
     return Learnt(
         runs=len(latest),
         speed=_factor([ratio for ratio in speed if math.isfinite(ratio) and ratio > 0]),

@@ -80,14 +80,23 @@ def peak_bytes() -> int | None:
     """The most memory that this process has held since it began, or None where the system does not tell. Bytes."""
     if sys.platform.startswith("linux"):
         # Not ru_maxrss: a child's begins with the size of the process that started it.
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+        return _status("VmHWM")
     if sys.platform == "win32":
         return None
     import resource
 
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return size if sys.platform == "darwin" else size * 1024
+
+
+def held_bytes() -> int | None:
+    """What this process holds now, or None where the system does not tell. Bytes."""
+    return _status("VmRSS") if sys.platform.startswith("linux") else None
+
+
+def _status(name: str) -> int | None:
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
 
 
 def reset_peak() -> None:

@@ -95,6 +95,7 @@ class Machine:
         return float(np.median([rate.slowdown for rate in self.rates])) if self.rates else 1.0
 
 
+@trainer.kept_memory()  # as in every run
 def probe(seconds: float = 10.0, folder: Path | None = None, *, decode: bool = True) -> Machine:
     """Look at the machine and measure it, with a bar.
 
@@ -111,7 +112,6 @@ def probe(seconds: float = 10.0, folder: Path | None = None, *, decode: bool = T
             bar.advance(100 * share - bar.done)
 
         at(0, "products")
-        trainer.keep_memory()  # as every run does
         chosen = trainer.choose(TrainConfig.model_validate({"max_steps": 1}))
         fp32 = _products(torch.float32, chosen.device)
         bf16 = _products(torch.bfloat16, chosen.device) if _try_bf16(chosen) else 0.0

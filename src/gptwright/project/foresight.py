@@ -1,8 +1,10 @@
 """Every pretraining run is forecast before it begins and compared with its forecast when it has ended; the ledger and the run's folder hold both.
 
-The comparisons are events of the run, so that what a project has learnt is read from the ledger and kept nowhere else.
+The comparisons are events of the run, so that what a project has learnt is read from the ledger and kept nowhere else. Memory is compared
+without what earlier stages left in the process: the same run takes as much after them as in a process of its own.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,14 @@ from gptwright.core.ledger import Ledger
 from gptwright.core.progress import clock, say, short
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import params
+from gptwright.plan.constants import CONSTANTS
 from gptwright.plan.host import Here
 from gptwright.plan.law import Law, forecast
 from gptwright.plan.learnt import Learnt, compare, learn
-from gptwright.plan.memory import peak_bytes, reset_peak
+from gptwright.plan.memory import held_bytes, peak_bytes, reset_peak
 from gptwright.plan.probe import Machine, cores, cpu_name
 from gptwright.train.config import TrainConfig
+from gptwright.train.machine import give_back_memory
 
 if TYPE_CHECKING:
     from gptwright.project.project import Project
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 MADE, CHECKED = "forecast", "forecast_checked"
 _MACHINE = "machine.json"
 _FILE = "forecast.json"
+_TOLD_BYTES = 50_000_000  # held by earlier stages: less is not worth a word
 
 
 def remember(work: Path, machine: Machine) -> None:
@@ -69,6 +74,7 @@ class Foresight:
         said: what was forecast.
         shape: of the model.
         unique: tokens of the text.
+        earlier: held by the process from stages that ran before in it; None where the system does not tell. Bytes.
     """
 
     folder: Path
@@ -76,6 +82,7 @@ class Foresight:
     said: Mapping[str, Any]
     shape: ModelConfig
     unique: int
+    earlier: int | None = None
 
     @classmethod
     def begin(
@@ -89,8 +96,7 @@ class Foresight:
             said = foresee(shape, config, unique, recall(work), learnt_from(ledger))
             write_json(path, said)
             ledger.add_event(folder.name, MADE, said)
-        reset_peak()
-        return cls(folder, ledger, said, shape, unique)
+        return cls(folder, ledger, said, shape, unique, _earlier())
 
     def end(self, result: "TrainResult") -> dict[str, Any]:
         """Compare, write the comparison down, and say it. A run that had ended before is not compared again."""
@@ -98,14 +104,17 @@ class Foresight:
         on_cpu = self.said.get("device") == "cpu"
         # At the tokens that it saw: how many fit the time is a matter of speed, and compared as such.
         bits = law(params(self.shape), result.tokens, self.unique) if result.tokens else None
-        rows = compare(
+        peak = peak_bytes() if on_cpu and self.earlier is not None else None
+        rows: dict[str, Any] = compare(
             {**self.said["uncorrected"], "bits_per_byte": bits},
             {
                 "bits_per_byte": result.heldout_bpb,
                 "tokens_per_s": result.tokens_per_s,
-                "memory": peak_bytes() if on_cpu else None,
+                "memory": None if peak is None or self.earlier is None else peak - self.earlier,
             },
         )
+        if "memory" in rows:
+            rows["memory"]["earlier"] = self.earlier
         known = self.ledger.events(self.folder.name, CHECKED)
         if known:
             return dict(known[-1].data)
@@ -116,6 +125,16 @@ class Foresight:
         if rows:
             say(f"pretrain: {'; '.join(lines(rows))}")
         return made
+
+
+def _earlier() -> int | None:
+    """Give back what earlier stages have freed, let the peak begin anew, and say what they still hold. Bytes."""
+    give_back_memory()
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
+    reset_peak()
+    held = held_bytes()
+    return None if held is None else max(0, held - CONSTANTS.begin_bytes)
 
 
 def foresee(
@@ -164,11 +183,15 @@ def lines(rows: Mapping[str, Any]) -> list[str]:
         "tokens_per_s": ("tokens/s", short),
         "memory": ("memory", lambda value: f"{value / 1e9:.2f} GB"),
     }
-    return [
+    said = [
         f"{name} {form(rows[kind]['fact'])}, forecast {form(rows[kind]['forecast'])} ({100 * (rows[kind]['ratio'] - 1):+.0f} %)"
         for kind, (name, form) in shown.items()
         if kind in rows
     ]
+    earlier = rows.get("memory", {}).get("earlier") or 0
+    if earlier >= _TOLD_BYTES:
+        said[-1] += f", beside {earlier / 1e9:.2f} GB of earlier stages"
+    return said
 
 
 def told(data: Mapping[str, Any]) -> str:

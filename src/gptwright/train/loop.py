@@ -46,6 +46,7 @@ _CHECKPOINT_EVERY_S = 60.0
 _SKIPPED_IN_A_ROW = 5  # then it is not the batch
 
 
+@machine.kept_memory()
 def train(
     model: ModelConfig | Transformer,
     plan: Plan,
@@ -145,7 +146,6 @@ class _Run:
         if world.is_main:
             folder.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder.path)
-        machine.keep_memory()
         world.connect(config.device, config.peer_timeout)
         resolved = begun(folder, config, self.shape, plan_key, world)
         chosen = choose_machine(config, resolved, self.shape, world)

@@ -1,11 +1,14 @@
 """What this machine does best, found by asking and by short measurements: device, dtype, compiler, allocator, matmul peak."""
 
 import ctypes
+import gc
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -162,22 +165,45 @@ def synchronize(device: str) -> None:
         torch.mps.synchronize()
 
 
-def keep_memory() -> bool:
-    """Tell glibc to keep freed memory instead of giving it back, so that each step does not fault its pages in again, and to give
-    all threads one arena: their own ones are unmapped whenever they are empty (25,000 faults a step, then 10).
-
-    Returns:
-        Whether it was done (Linux with glibc only).
-    """
-    if not sys.platform.startswith("linux"):
-        return False
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """While it lasts glibc keeps freed memory instead of giving it back, so that each step does not fault its pages in again, and all
+    threads have one arena: their own ones are unmapped whenever they are empty (25,000 faults a step, then 10). Afterwards what was kept
+    goes back to the system, or whatever the process does next would hold a run's peak beside its own. Also a decorator."""
+    _mallopt(_ARENA_MAX, 1)
+    _mallopt(_MMAP_THRESHOLD, 1 << 30)
+    _mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        yield
+    finally:
+        # What glibc comes to by itself when large blocks come and go. The arena stays one: its number is fixed at first use.
+        _mallopt(_MMAP_THRESHOLD, 1 << 25)
+        _mallopt(_TRIM_THRESHOLD, 1 << 26)
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Return to the system what this process has freed and still holds (Linux with glibc; elsewhere only Python's own garbage)."""
+    gc.collect()  # optimizer, workers and autograd refer to each other
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+# malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+
+
+def _mallopt(option: int, value: int) -> None:
+    mallopt = _glibc("mallopt")
+    if mallopt is not None:
+        mallopt(option, value)
+
+
+def _glibc(name: str) -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):
-        return False
-    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
-    return (
-        bool(mallopt(arena_max, 1))
-        and bool(mallopt(mmap_threshold, 1 << 30))
-        and bool(mallopt(trim_threshold, 2**31 - 1))
-    )
+        return None
