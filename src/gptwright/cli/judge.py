@@ -1,5 +1,6 @@
-"""Verbs that judge and release: evaluate, compare, release, refresh, compliance."""
+"""Verbs that judge and release: evaluate, compare, release, detect, refresh, compliance."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
         release_rollback
     )
     app.add_typer(release, name="release")
+    verb(app, "detect", ["gptwright detect 'Once upon a time there was'", "gptwright detect - < letter.txt"])(detect)
     verb(app, "refresh", ["gptwright refresh", "gptwright refresh --if-changed --quiet"])(refresh)
     verb(app, "compliance", ["gptwright compliance", "gptwright compliance --out papers"])(compliance)
 
@@ -132,6 +134,19 @@ def refresh(
 
     data, text = bring_up_to_date(call.project(), if_changed)
     return Answer(data, text)
+
+
+def detect(
+    call: Call,
+    text: Annotated[str, typer.Argument(help="The text in question; - reads it from a pipe.")],
+    model: Annotated[str | None, typer.Option(help="Whose tokens [production, else the newest].")] = None,
+    false_alarms: Annotated[float, typer.Option(help="Share of other texts that may be called marked.")] = 0.001,
+) -> Answer:
+    """Was it ours: look for the watermark that served answers carry."""
+    from gptwright.project.detecting import detect as look
+
+    data, said = look(call.project(), sys.stdin.read() if text == "-" else text, model, false_alarms)
+    return Answer(data, said)
 
 
 def compliance(

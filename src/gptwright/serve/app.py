@@ -14,9 +14,12 @@ from gptwright.core.control import ControlStore
 from gptwright.gateway.config import GatewayConfig
 from gptwright.gateway.provider import Provider
 from gptwright.guard.guard import Guard
+from gptwright.guard.moderation import Moderator
+from gptwright.infer.watermark import Watermark
 from gptwright.serve import answers as shapes
 from gptwright.serve import errors
 from gptwright.serve.batches import workers
+from gptwright.serve.checks import add_checks
 from gptwright.serve.config import ServeConfig
 from gptwright.serve.edge import Edge
 from gptwright.serve.errors import ApiError
@@ -52,6 +55,8 @@ def create_app(
     control: ControlStore | None = None,
     mount: Callable[[FastAPI], None] | None = None,
     tracer: Tracer | None = None,
+    watermark: Watermark | None = None,
+    moderator: Moderator | None = None,
 ) -> FastAPI:
     """Build the server.
 
@@ -64,6 +69,8 @@ def create_app(
         control: where keys, usage and feedback are kept; without it there are no keys and nothing is kept.
         mount: called at the end with the app, to add pages (``gptwright.studio.mount``).
         tracer: where traces go; None: as ``[serve] traces`` says.
+        watermark: what ``/v1/detect`` looks for; the models' engines put it there.
+        moderator: what ``/v1/moderations`` goes by; None: rules alone.
 
     Returns:
         The application; ``app.state.backend`` holds what its endpoints share.
@@ -80,6 +87,8 @@ def create_app(
         metrics,
         gateway or GatewayConfig(),
         tracer=tracer,
+        watermark=watermark,
+        moderator=moderator or Moderator(),
     )
 
     @asynccontextmanager
@@ -101,7 +110,17 @@ def create_app(
     app.state.backend = backend
     errors.install(app, lambda code: metrics.errors.labels(code).inc())
     app.add_middleware(Edge, backend=backend)
-    for add in (_add_text, _add_models, add_tokens, add_responses, add_messages, add_files, add_feedback, _add_care):
+    for add in (
+        _add_text,
+        _add_models,
+        add_tokens,
+        add_responses,
+        add_messages,
+        add_files,
+        add_feedback,
+        add_checks,
+        _add_care,
+    ):
         add(app, backend)
     app.openapi = _schema(app)  # type: ignore[method-assign]
     if mount is not None:

@@ -16,7 +16,9 @@ from gptwright.gateway.config import GatewayConfig
 from gptwright.gateway.provider import Provider
 from gptwright.gateway.resolve import is_remote
 from gptwright.guard.guard import Guard
+from gptwright.guard.moderation import Moderator
 from gptwright.infer.config import GenerationConfig
+from gptwright.infer.watermark import Watermark
 from gptwright.serve.accounts import Accounts
 from gptwright.serve.answer import Answer, PromptText
 from gptwright.serve.body import ENGINE_FIELDS
@@ -60,6 +62,8 @@ class Backend:
         active: requests to the API that are worked on.
         reading: one given text is scored or embedded at a time: it keeps a thread and the processor busy, and many would leave
             no thread for anything else.
+        watermark: what this server marks answers with, or did; None: it never marked any.
+        moderator: judges given texts.
     """
 
     models: Models
@@ -75,6 +79,8 @@ class Backend:
     active: int = 0
     reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     tracer: Tracer = field(default_factory=Tracer)
+    watermark: Watermark | None = None
+    moderator: Moderator = field(default_factory=Moderator)
     _records: set["asyncio.Task[None]"] = field(default_factory=set)
     # Weak: a model that the shelf put away must not stay in memory for the sake of a gauge.
     _engines: "weakref.WeakValueDictionary[str, EngineLike]" = field(default_factory=weakref.WeakValueDictionary)

@@ -18,7 +18,7 @@ from gptwright.serve.limits import Limits
 _PREFIX = "gw-"
 _NO_LIMITS = Limits()
 
-SCOPES = ("api", "chat", "embeddings", "files", "models", "tokenize", "feedback", "metrics")
+SCOPES = ("api", "chat", "embeddings", "files", "models", "tokenize", "feedback", "moderations", "detect", "metrics")
 """What a key may be for; ``api`` is for all of them."""
 
 _PATHS = {
@@ -32,6 +32,8 @@ _PATHS = {
     "/v1/batches": "files",
     "/v1/models": "models",
     "/v1/feedback": "feedback",
+    "/v1/moderations": "moderations",
+    "/v1/detect": "detect",
     "/tokenize": "tokenize",
     "/detokenize": "tokenize",
     "/tokenizer_info": "tokenize",
