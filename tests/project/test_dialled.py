@@ -8,6 +8,7 @@ import pytest
 from gptwright.core.errors import Interrupted, UserError
 from gptwright.core.files import read_json
 from gptwright.model.config import ModelConfig
+from gptwright.model.cost import params
 from gptwright.project import training
 from gptwright.project.planning import fixed_shape
 from gptwright.project.project import Project
@@ -114,3 +115,20 @@ def test_size_when_two_are_asked_for_at_once_then_they_are_refused(tmp_path: Pat
     (tmp_path / "gptwright.toml").write_text("[model]\ndepth = 2\n")
     with pytest.raises(UserError, match="depth or params, not both"):
         Project.open(tmp_path, overrides=["model.depth=3", "model.params=5e6"])
+
+
+def test_shape_when_an_untied_head_is_asked_for_then_has_one_and_params_count_it() -> None:
+    def asked(**given: Any) -> ModelConfig:
+        found = fixed_shape(ModelSettings.model_validate({"seq_len": 256, **given}), 4096)
+        assert found is not None
+        return found
+
+    tied, untied = asked(depth=3), asked(depth=3, tie_embeddings=False)
+    assert untied == tied.model_copy(update={"tie_embeddings": False})
+    assert params(untied) - params(tied) == 4096 * 192
+    assert params(asked(params=5e6, tie_embeddings=False)) == pytest.approx(5e6, rel=0.15)
+    assert not asked(depth=2, preset="gpt2", tie_embeddings=False).tie_embeddings
+    # A model by name is as it is, unless it is asked to be otherwise.
+    assert asked(preset="tinyllama-1.1b").tie_embeddings is False
+    assert asked(preset="tinyllama-1.1b", tie_embeddings=True).tie_embeddings is True
+    assert asked(preset="qwen3-0.6b").tie_embeddings is True

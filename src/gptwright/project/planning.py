@@ -31,30 +31,28 @@ _EXAMPLE_BYTES = 13_000_000  # outside a project, `plan` speaks of a corpus like
 def fixed_shape(settings: "ModelSettings", vocab_size: int) -> ModelConfig | None:
     """The shape that the settings ask for, or None when the planner is to choose."""
     seq_len = int(settings.seq_len)
+    tied = settings.tie_embeddings is not False
     if settings.preset not in ("modern", "gpt2"):
         if settings.preset.lower() in GPT3_SIZES and "seq_len" not in settings.model_fields_set:
             seq_len = GPT3_SEQ_LEN  # a column of the paper's table, as the rate and the batch are
-        return named(settings.preset, vocab_size, seq_len)
+        return _as_asked(settings, named(settings.preset, vocab_size, seq_len))
     if settings.depth is not None:
-        return _family(settings, modern(depth=settings.depth, vocab_size=vocab_size, seq_len=seq_len))
-    if settings.params is not None:
-        return _family(settings, modern(params=int(settings.params), vocab_size=vocab_size, seq_len=seq_len))
-    return None
+        shape = modern(depth=settings.depth, vocab_size=vocab_size, seq_len=seq_len)
+    elif settings.params is not None:
+        shape = modern(params=int(settings.params), vocab_size=vocab_size, seq_len=seq_len, tie_embeddings=tied)
+    else:
+        return None
+    return _as_asked(settings, shape)
 
 
-def _family(settings: "ModelSettings", shape: ModelConfig) -> ModelConfig:
-    """The same depth and width as a GPT-2, when that is the preset."""
-    if settings.preset == "modern":
-        return shape
-    return shape.model_copy(
-        update={
-            "family": "gpt2",
-            "n_kv_heads": shape.n_heads,
-            "d_ff": 4 * shape.d_model,
-            "norm_eps": 1e-5,
-            "tie_embeddings": True,
-        }
-    )
+def _as_asked(settings: "ModelSettings", shape: ModelConfig) -> ModelConfig:
+    """The same depth and width as a GPT-2, when that is the preset; and with the head that was asked for."""
+    changes: dict[str, Any] = {}
+    if settings.preset == "gpt2":
+        changes = {"family": "gpt2", "n_kv_heads": shape.n_heads, "d_ff": 4 * shape.d_model, "norm_eps": 1e-5}
+    if settings.tie_embeddings is not None:
+        changes["tie_embeddings"] = settings.tie_embeddings
+    return shape.model_copy(update=changes)
 
 
 def choose_shape(
@@ -78,7 +76,7 @@ def choose_shape(
         shape = modern(
             params=max(wanted, 2 * vocab_size * 64), vocab_size=vocab_size, seq_len=int(settings.model.seq_len)
         )
-        return _family(settings.model, shape), config
+        return _as_asked(settings.model, shape), config
     say(f"pretrain: probing this machine for {_PROBE_S:.0f} s")
     machine = probe(_PROBE_S, decode=False)
     if work is not None:
@@ -95,7 +93,7 @@ def choose_shape(
     )
     for warning in plan.warnings:
         say(f"pretrain: {warning}")
-    return _family(settings.model, plan.model), config.model_copy(update={"batch_tokens": plan.batch_tokens})
+    return _as_asked(settings.model, plan.model), config.model_copy(update={"batch_tokens": plan.batch_tokens})
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class ModelSettings(Config):
     depth: int | None = Field(None, gt=0, description="Number of blocks; width follows. None: chosen by the planner.")
     params: Count | None = Field(None, gt=0, description="Parameters to aim at, instead of depth.")
     seq_len: Count = Field(512, ge=16, description="Longest context. Tokens.")
+    tie_embeddings: bool | None = Field(
+        None,
+        description="Whether the output head shares the embedding's weights. false learns more from as much work where the vocabulary is a "
+        "large part of the model, and has that many parameters more. None: tied, or as the named model is.",
+    )
 
     @classmethod
     def replaces(cls, key: str, value: Any) -> tuple[str, ...]:
