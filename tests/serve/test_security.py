@@ -259,3 +259,24 @@ def test_errors_when_they_tell_of_a_field_then_they_do_not_repeat_the_value(shar
     assert "script" not in response.text
     assert response.headers["x-content-type-options"] == "nosniff"
     assert json.loads(response.text)["error"]["param"] == "temperature"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fetch", "status"),
+    [
+        ("GET", "/v1/models", {"site": "cross-site", "mode": "no-cors", "dest": "image"}, 403),
+        ("GET", "/v1/models", {"site": "same-site", "mode": "no-cors", "dest": "script"}, 403),
+        ("GET", "/v1/models", {"site": "cross-site", "mode": "navigate", "dest": "iframe"}, 403),
+        ("POST", CHAT, {"site": "cross-site", "mode": "navigate", "dest": "document"}, 403),
+        ("DELETE", "/v1/feedback?user=x", {"site": "same-site", "mode": "cors", "dest": "empty"}, 403),
+        ("GET", "/v1/models", {"site": "cross-site", "mode": "navigate", "dest": "document"}, 200),
+        ("GET", "/v1/models", {"site": "same-origin", "mode": "cors", "dest": "empty"}, 200),
+        ("GET", "/v1/models", {"site": "none", "mode": "navigate", "dest": "document"}, 200),
+    ],
+)
+def test_request_when_a_browser_says_that_another_site_made_it_then_only_links_are_followed(
+    start: Any, method: str, path: str, fetch: dict[str, str], status: int
+) -> None:
+    url, _ = start()
+    answer = httpx.request(method, url + path, headers={f"Sec-Fetch-{name}": value for name, value in fetch.items()})
+    assert answer.status_code == status

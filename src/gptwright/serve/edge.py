@@ -113,7 +113,7 @@ class Edge:
     async def _check(self, scope: Scope, headers: Headers, caller: Caller, foreign: str | None) -> None:
         host = self._check_host(headers)
         origin = headers.get("origin")
-        if origin is not None and foreign is None and _authority(origin) != host:
+        if foreign is None and (_of_another_site(scope, headers) if origin is None else _authority(origin) != host):
             raise ApiError(
                 403,
                 "Requests from pages of other sites are not allowed. Name the site in [serve] cors_origins if it is yours.",
@@ -247,6 +247,16 @@ def _hostname(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # brackets around what is no IPv6 address
         return ""
+
+
+def _of_another_site(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser says that a request without an Origin was made by a page of another site.
+
+    Images, scripts and frames have none. To follow a link, as a whole page, is all that another site may bring about.
+    """
+    link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    followed = link and scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site") and not followed
 
 
 def _authority(origin: str) -> str | None:
