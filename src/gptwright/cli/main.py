@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import gptwright
-from gptwright.cli import care, data, judge, make, train, use
+from gptwright.cli import care, data, feedback, judge, make, train, use
 from gptwright.cli.verb import print_error
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def _root(
     pass
 
 
-for part in (make, data, train, use, judge, care):
+for part in (make, data, train, use, judge, feedback, care):
     part.register(app)
 
 
