@@ -88,6 +88,7 @@ ASKED: dict[str, dict[str, Any]] = {
         "honoured": {
             "model": "demo-finetune-0123456789",
             "input": [{"role": "user", "content": "x"}],
+            "background": True,
             "include": ["message.output_text.logprobs"],
             "instructions": "brief",
             "max_output_tokens": 3,
@@ -107,7 +108,6 @@ ASKED: dict[str, dict[str, Any]] = {
         },
         "together": {"stream_options": {"stream": True, "stream_options": {"include_obfuscation": False}}},
         "refused": {
-            "background": True,
             "context_management": [{"type": "compaction"}],
             "max_tool_calls": 3,
             "moderation": {"model": "x"},
@@ -133,6 +133,14 @@ ASKED: dict[str, dict[str, Any]] = {
         },
         "together": {},
         "refused": {"dimensions": 8},
+        "engine": {},
+    },
+    "CreateModerationRequest": {
+        "url": "/v1/moderations",
+        "base": {"input": "hello"},
+        "honoured": {"input": ["a", "b"], "model": "gptwright-guard"},
+        "together": {},
+        "refused": {},
         "engine": {},
     },
 }

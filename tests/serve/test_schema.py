@@ -19,11 +19,13 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
     import gw_fakes  # registered by conftest
     from schemathesis.generation import GenerationMode
 
+    from gptwright.infer.watermark import Watermark
     from gptwright.serve.app import create_app
 
     models = gw_fakes.Models()
     models.list = lambda: gw_fakes.Models.list(models)[:2]  # without the one that cannot be loaded: it is a 503
-    app = create_app(models, control=ControlStore.open(tmp_path / "control.sqlite"))
+    control = ControlStore.open(tmp_path / "control.sqlite")
+    app = create_app(models, control=control, watermark=Watermark(b"k" * 32))
     host = {"Host": "127.0.0.1"}
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers=host)
     seen: dict[str, set[int]] = {}
@@ -61,7 +63,10 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
 
         check()
     posts = {label: codes for label, codes in seen.items() if label.startswith("POST") and "{" not in label}
-    assert posts.keys() >= {f"POST /v1/{name}" for name in ("chat/completions", "responses", "messages", "embeddings")}
+    assert posts.keys() >= {
+        f"POST /v1/{name}"
+        for name in ("chat/completions", "responses", "messages", "embeddings", "moderations", "detect")
+    }
     wanted = {200, 201} if mode == "positive" else {400}
     found = {label for label, codes in posts.items() if not codes & wanted}
     # A batch needs a file that there is, and a file is no JSON.
@@ -71,6 +76,6 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
 TOGETHER = frozenset(
     {"tools", "tool_choice", "response_format", "text", "logit_bias", "frequency_penalty", "presence_penalty", "n"}
     | {"max_tokens", "max_completion_tokens", "top_logprobs", "best_of", "stream_options", "previous_response_id"}
-    | {"conversation", "system", "encoding_format"}
+    | {"conversation", "system", "encoding_format", "background", "store"}
 )
 SIMPLE = {"messages": [{"role": "user", "content": "hello"}], "input": "hello", "prompt": "hello", "max_tokens": 9}

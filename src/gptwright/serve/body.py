@@ -33,7 +33,6 @@ NOTHING: dict[str, tuple[Any, ...]] = {
     "prompt_cache_retention": ("in_memory",),
     "prompt_cache_options": (),
     # of responses
-    "background": (False,),
     "context_management": ([],),
     "include_obfuscation": (False,),
     "max_tool_calls": (),

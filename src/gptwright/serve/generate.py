@@ -21,6 +21,7 @@ from gptwright.infer.config import GenerationConfig
 from gptwright.infer.watermark import Watermark
 from gptwright.serve.accounts import Accounts
 from gptwright.serve.answer import Answer, PromptText
+from gptwright.serve.background import Jobs
 from gptwright.serve.body import ENGINE_FIELDS
 from gptwright.serve.caller import Caller
 from gptwright.serve.config import ServeConfig
@@ -62,6 +63,7 @@ class Backend:
         active: requests to the API that are worked on.
         reading: one given text is scored or embedded at a time: it keeps a thread and the processor busy, and many would leave
             no thread for anything else.
+        jobs: responses in the background.
         watermark: what this server marks answers with, or did; None: it never marked any.
         moderator: judges given texts.
     """
@@ -79,6 +81,7 @@ class Backend:
     active: int = 0
     reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     tracer: Tracer = field(default_factory=Tracer)
+    jobs: Jobs = field(default_factory=Jobs)
     watermark: Watermark | None = None
     moderator: Moderator = field(default_factory=Moderator)
     _records: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -320,7 +323,7 @@ class Backend:
         def done(task: "asyncio.Task[None]") -> None:
             self._records.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("what a request used could not be written", exc_info=error)
+                log.error("what a request left to do failed", exc_info=error)
 
         task.add_done_callback(done)
 
@@ -329,7 +332,8 @@ class Backend:
         self.draining = True
         for flow in list(self.slots.flows):
             flow.cancel("shutdown")
-        await asyncio.gather(*self._records, return_exceptions=True)
+        while self._records:  # what is finished may leave something to write
+            await asyncio.gather(*self._records, return_exceptions=True)
 
     def _engine_numbers(self) -> Iterable[EngineNumbers]:
         for model, engine in list(self._engines.items()):

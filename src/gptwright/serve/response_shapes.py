@@ -122,11 +122,14 @@ class ResponseRequest(Body):
     """``POST /v1/responses``."""
 
     unsupported = frozenset(
-        {"background", "context_management", "max_tool_calls", "moderation", "prompt", "prompt_cache_options"}
+        {"context_management", "max_tool_calls", "moderation", "prompt", "prompt_cache_options"}
         | {"prompt_cache_retention", "reasoning", "service_tier"}
     )
     model: Model
     input: str | Annotated[list[InputItem], Field(min_length=1, max_length=10_000)]
+    background: bool | None = Field(
+        default=None, description="Answer although nobody stays to listen; ask for it by its id. It is always stored."
+    )
     instructions: str | None = Field(default=None, description="A system message for this response only.")
     previous_response_id: Id | None = Field(default=None, description="Go on after this stored response.")
     conversation: Id | ConversationName | None = Field(
@@ -156,6 +159,8 @@ class ResponseRequest(Body):
             raise PydanticCustomError(
                 "value", "give either previous_response_id or conversation", {"param": "previous_response_id"}
             )
+        if self.background and self.store is False:
+            raise PydanticCustomError("value", "a response in the background is stored", {"param": "background"})
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError("value", "only together with stream: true", {"param": "stream_options"})
         return self
@@ -225,8 +230,8 @@ class ResponseObject(BaseModel):
     object: Literal["response"] = "response"
     created_at: int
     completed_at: int | None = None
-    status: Literal["in_progress", "completed", "incomplete", "failed"]
-    background: Literal[False] = False
+    status: Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool = False
     error: dict[str, str] | None = None
     incomplete_details: dict[str, str] | None = None
     instructions: str | None

@@ -69,7 +69,7 @@ class ResponseStore:
         expires = utc_now() + datetime.timedelta(seconds=self._kept_s)
         with self._control.session() as session:
             if body["store"]:
-                session.add(
+                session.merge(  # one in the background was kept when it began
                     StoredResponse(
                         id=body["id"],
                         key_id=self._key_id,

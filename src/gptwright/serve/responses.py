@@ -1,16 +1,18 @@
 """``/v1/responses``: OpenAI's newer endpoint for answers, which can be kept and gone on from."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import TypeAdapter
 
 from gptwright.infer.config import GenerationConfig
 from gptwright.serve.answer import Answer
+from gptwright.serve.background import Job, detached
 from gptwright.serve.caller import Caller
 from gptwright.serve.conversations import After, Limit, Order, add_conversations
 from gptwright.serve.errors import ApiError, ClientGoneError, renamed_params
@@ -32,6 +34,7 @@ from gptwright.serve.schema import ChatRequest
 from gptwright.serve.speak import Part, Speech
 
 _ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[InputItem])
+_GRACE_S = 30.0
 _NAMES = {"messages": "input", "response_format": "text.format"}
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or as events."}
@@ -60,14 +63,49 @@ def add_responses(app: FastAPI, backend: Backend) -> None:
 
     @app.post("/v1/responses", response_model=ResponseObject, responses=_EVENTS)
     async def create(body: ResponseRequest, request: Request) -> Response:
-        if body.store and backend.control is None:
-            raise ApiError(400, "store: this server keeps nothing.", param="store", code="unsupported_parameter")
+        for name in ("store", "background"):
+            if getattr(body, name) and backend.control is None:
+                raise ApiError(400, f"{name}: this server keeps nothing.", param=name, code="unsupported_parameter")
+        if body.background and Caller.of(request.scope).background:
+            raise ApiError(
+                400, "background: a batch is that already.", param="background", code="unsupported_parameter"
+            )
         asked = _chat_request(body, [*await before(body, request), *body.items])
         with renamed_params(_NAMES):
-            answer = await backend.chat(asked, request)
+            answer = await backend.chat(asked, detached(request) if body.background else request)
         store = store_of(request) if backend.control is not None else None
         run = _Run(backend, body, answer, store)
+        if body.background:
+            job = await run.leave(Caller.of(request.scope).key_id)
+            return watched(job, -1, run.headers) if body.stream else JSONResponse(run.begun, headers=run.headers)
         return await (run.streamed() if body.stream else run.whole())
+
+    def watched(job: Job, after: int, headers: dict[str, str] | None = None) -> Response:
+        async def texts() -> AsyncIterator[str]:
+            async for event in job.watch(after, backend.config.keep_alive):
+                yield ": keep-alive\n\n" if event is None else event_text(event)
+
+        more = {**(headers or {}), "X-Accel-Buffering": "no"}
+        return StreamingResponse(texts(), media_type="text/event-stream", headers=more)
+
+    def job_of(response_id: str, request: Request) -> Job | None:
+        return backend.jobs.find(response_id, Caller.of(request.scope).key_id)
+
+    async def current(response_id: str, request: Request) -> dict[str, Any]:
+        """A response as it is now."""
+        store = store_of(request)
+        row = await asyncio.to_thread(store.response, response_id)
+        job = job_of(response_id, request)
+        if job is not None and not job.over:
+            shape = job.growing.response.shape()
+            return {**shape, "output": store.masked(shape["output"])}
+        shape = dict(row.body)
+        age = time.time() - shape["created_at"]
+        if shape["status"] == "in_progress" and age > backend.config.request_timeout + _GRACE_S:
+            # Its server was killed: one that stops in peace writes the end down.
+            error = {"code": "server_error", "message": "The server that worked on it is gone."}
+            shape |= {"status": "failed", "error": error}
+        return shape
 
     @app.post("/v1/responses/input_tokens")
     async def input_tokens(body: ResponseRequest, request: Request) -> InputTokens:
@@ -77,35 +115,53 @@ def add_responses(app: FastAPI, backend: Backend) -> None:
         rendered = await asyncio.to_thread(engine.tokenizer.render, messages, True)
         return InputTokens(input_tokens=len(rendered.ids))
 
-    @app.get("/v1/responses/{response_id}")
+    @app.get("/v1/responses/{response_id}", response_model=ResponseObject, responses=_EVENTS)
     async def get(
         response_id: str,
         request: Request,
         include: Annotated[list[Include] | None, Query(max_length=10)] = None,
         stream: bool = False,
-    ) -> ResponseObject:
+        starting_after: Annotated[int | None, Query(ge=0, lt=2**53)] = None,
+    ) -> Response:
+        if starting_after is not None and not stream:
+            raise ApiError(400, "starting_after: only with stream=true.", param="starting_after", code="invalid_value")
+        shape = await current(response_id, request)
         if stream:
-            raise ApiError(
-                400, "stream: a finished response has no stream.", param="stream", code="unsupported_parameter"
-            )
-        row = await asyncio.to_thread(store_of(request).response, response_id)
+            job = job_of(response_id, request)
+            if job is None:
+                raise ApiError(
+                    400,
+                    "stream: only of a response in the background, while it runs and ten minutes longer.",
+                    param="stream",
+                    code="unsupported_parameter",
+                )
+            return watched(job, -1 if starting_after is None else starting_after)
         if not include or "message.output_text.logprobs" not in include:
-            for item in row.body["output"]:
+            shape = json.loads(json.dumps(shape))  # one that still runs is not ours to change
+            for item in shape["output"]:
                 for part in item.get("content", ()):
                     part["logprobs"] = []
-        return ResponseObject.model_validate(row.body)
+        return JSONResponse(ResponseObject.model_validate(shape).shape())
 
     @app.delete("/v1/responses/{response_id}")
     async def delete(response_id: str, request: Request) -> Deleted:
+        if (job := job_of(response_id, request)) is not None:
+            job.deleted = True
+            job.growing.answer.flow.cancel("deleted")
         await asyncio.to_thread(store_of(request).delete_response, response_id)
         return Deleted(id=response_id, object="response")
 
-    @app.post("/v1/responses/{response_id}/cancel")
-    async def cancel(response_id: str, request: Request) -> ResponseObject:
-        await asyncio.to_thread(store_of(request).response, response_id)
-        raise ApiError(
-            400, "Only a response in the background can be cancelled, and there are none.", code="not_running"
-        )
+    @app.post("/v1/responses/{response_id}/cancel", response_model=ResponseObject)
+    async def cancel(response_id: str, request: Request) -> Response:
+        row = await asyncio.to_thread(store_of(request).response, response_id)
+        if not row.body["background"]:
+            raise ApiError(400, "Only a response in the background can be cancelled.", code="not_running")
+        job = job_of(response_id, request)
+        if job is not None and not job.over:
+            job.cancelled = True
+            job.growing.answer.flow.cancel("cancelled")
+            await job.finished(_GRACE_S)
+        return JSONResponse(ResponseObject.model_validate(await current(response_id, request)).shape())
 
     @app.get("/v1/responses/{response_id}/input_items")
     async def input_items(
@@ -125,6 +181,49 @@ class _Run:
         self.speech = Speech(backend, answer, body.wants_logprobs)
         self.growing = Growing(_object(body, answer, stored=store is not None), answer, body.wants_logprobs)
         self.headers = Responder(backend, answer, "chat", False).headers()
+        self.begun: dict[str, Any] = {}
+        self.items = stored_items(body.items)
+
+    async def leave(self, key_id: int | None) -> Job:
+        """Go on without the client."""
+        assert self.store is not None
+        job = Job(self.growing, key_id)
+        self.begun = self.growing.response.shape()
+        try:
+            # Only the response: its conversation gets the turn when it is whole.
+            await asyncio.to_thread(self.store.keep, self.begun, self.items, None)
+        except BaseException:
+            self.speech.close()
+            raise
+        self.speech.backend.jobs.add(self.begun["id"], job)
+        self.speech.backend.keep(asyncio.create_task(self._work(job)))
+        return job
+
+    async def _work(self, job: Job) -> None:
+        growing, failed = self.growing, None
+        try:
+            for event in growing.begin():
+                job.tell(event)
+            async for part in self.speech.parts():
+                for event in growing.take(part) if part is not None else ():
+                    job.tell(event)
+            last = list(growing.end())
+        except Exception as error:
+            # What was cancelled has no last event: its stream ends, and its status says why.
+            last = [] if job.cancelled or job.deleted else list(growing.fail(failure(error)))
+            failed = True
+        finally:
+            self.speech.close()
+        if failed and job.cancelled:
+            growing.settle("cancelled")
+        try:
+            if not job.deleted:
+                await self._keep(whole=not failed)
+        finally:
+            for event in last:
+                job.tell(event)
+            job.end()
+            self.speech.backend.jobs.ended(growing.response.id)
 
     async def whole(self) -> Response:
         try:
@@ -165,13 +264,11 @@ class _Run:
         finally:
             self.speech.close()
 
-    async def _keep(self) -> None:
-        thread_id = self.body.conversation_id
+    async def _keep(self, whole: bool = True) -> None:
+        thread_id = self.body.conversation_id if whole else None
         if self.store is None or not (self.growing.response.store or thread_id):
             return
-        await asyncio.to_thread(
-            self.store.keep, self.growing.response.shape(), stored_items(self.body.items), thread_id
-        )
+        await asyncio.to_thread(self.store.keep, self.growing.response.shape(), self.items, thread_id)
 
 
 def _chat_request(body: ResponseRequest, items: list[InputItem]) -> ChatRequest:
@@ -215,6 +312,7 @@ def _object(body: ResponseRequest, answer: Answer, stored: bool) -> ResponseObje
         id=new_id("resp"),
         created_at=int(time.time()),
         status="in_progress",
+        background=bool(body.background),
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
         model=answer.model,
