@@ -128,7 +128,12 @@ def overlap(corpus_dir: Path, text: str, *, least: int = LEAST_WORDS, limit_s: f
         )
         for place in common(asked[0], words_of(document.text.encode())[0], least):
             places.setdefault(place, []).append(origin)
+    seen: set[bytes] = set()
     for (at, length), origins in sorted(places.items(), key=lambda one: (-one[0][1], one[0][0])):
+        said = asked[0][at : at + length].tobytes()
+        if said in seen:  # an answer that repeats itself
+            continue
+        seen.add(said)
         start, end = int(asked[1][at]), int(asked[2][at + length - 1])
         begin = len(raw[:start].decode())
         found.passages.append(
