@@ -5,6 +5,7 @@ refused by name, never dropped.
 """
 
 import hashlib
+import sys
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -31,10 +32,24 @@ _FAMILIES = ("llama", "qwen2", "modern")
 def available() -> bool:
     """Whether the package can be loaded here."""
     try:
-        import openvino_genai  # type: ignore[import-not-found]  # noqa: F401
+        _packages()
     except (ImportError, OSError):
         return False
     return True
+
+
+def _packages() -> tuple[Any, Any]:
+    """``openvino`` and ``openvino_genai``, kept from reporting home.
+
+    ``import openvino`` sends an event to Google Analytics through openvino-telemetry unless the machine's user opted out (openvino 2026.4.1,
+    ``tools/ovc/__init__.py``). Where that package cannot be imported it takes a stub, so in this process it cannot.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino  # type: ignore[import-not-found]
+    import openvino_genai  # type: ignore[import-not-found]
+
+    return openvino, openvino_genai
 
 
 class OpenVinoScheduler:
@@ -66,8 +81,7 @@ class OpenVinoScheduler:
                 f"OpenVINO GenAI does not read {model.config.family} from GGUF", fix="Serve it with engine = builtin"
             )
         try:
-            import openvino  # type: ignore[import-not-found]
-            import openvino_genai
+            openvino, openvino_genai = _packages()
         except ImportError as error:
             raise UserError("OpenVINO GenAI is not installed", fix="pip install 'gptwright[openvino]'") from error
         self._genai: Any = openvino_genai
