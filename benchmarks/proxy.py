@@ -7,6 +7,7 @@ A run is described by few fields (``Spec``); what is measured is held-out bits p
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -14,24 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from gptwright.corpus.view import documents
 from gptwright.evaluate.bpb import heldout_windows
 from gptwright.model.config import ModelConfig
-from gptwright.model.cost import params
 from gptwright.model.presets import modern
 from gptwright.model.transformer import Transformer
 from gptwright.project.project import Project
 from gptwright.tokens.plan import BatchPlan
-from gptwright.tokens.shards import TokenDataset
+from gptwright.tokens.shards import TokenDataset, write_tokens
 from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
 from gptwright.train.data import Heldout
+from gptwright.train.dial import settings_for
 from gptwright.train.schedule import Schedule
 from gptwright.train.stepper import Stepper
 
 SEQ_LEN = 256
+# What differs from the defaults of today: the rows were made when 2 % of warm-up was the default, and new ones must compare with them.
+THEN = {"warmup_share": 0.02}
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,12 @@ class Spec:
         steps: optimizer steps.
         rows: of 256 tokens in a step.
         seed: of weights and order of data.
-        train: settings that differ from the defaults of ``TrainConfig``.
+        train: settings that differ from the defaults of ``TrainConfig`` and ``THEN``.
         model: fields of the shape that differ from ``modern``'s.
         variant: a change that no setting makes (see ``ablations.py``).
         width: 0: 64 a block.
+        unique: of so many different tokens, which are read again and again; 0: of all there are.
+        first: steps of a run by the defaults before, whose weights and place in the text this one starts from.
     """
 
     series: str
@@ -59,11 +65,13 @@ class Spec:
     model: dict[str, Any] = field(default_factory=dict)
     variant: str = ""
     width: int = 0
+    unique: int = 0
+    first: int = 0
 
     @property
     def key(self) -> str:
         """Equal for equal runs, whatever series asked for them."""
-        usual = TrainConfig(max_steps=1).model_dump()
+        usual = TrainConfig.model_validate({"max_steps": 1, **THEN}).model_dump()
         values = {name: value for name, value in asdict(self).items() if name != "series"}
         values["train"] = {name: value for name, value in self.train.items() if value != usual[name]}
         return json.dumps(values, sort_keys=True)
@@ -76,7 +84,7 @@ class Text:
         opened = Project.open(project)
         self.tokenizer = Tokenizer.load(opened.work / "tokenizer")
         folder = next(path.parent for path in sorted((opened.work / "tokens").glob("*/dataset.json")))
-        self.dataset = TokenDataset.open(folder)
+        self.dataset, self._corpus, self._few = TokenDataset.open(folder), opened.work / "corpus", {}
         windows = list(heldout_windows(self.tokenizer, list(documents(opened.work / "corpus", "heldout")), SEQ_LEN))
         batches = []
         for start in range(0, len(windows), 16):
@@ -87,6 +95,20 @@ class Text:
             batches.append(_Batch(tokens, targets))
         self.heldout = Heldout(batches, self.tokenizer.byte_lengths)
         self.heldout_bytes = self.heldout.size_bytes()
+
+    def of(self, unique: int) -> TokenDataset:
+        """The data set, or one of its first documents with so many tokens together."""
+        if unique and unique not in self._few:
+            per_token, taken, chosen = self.dataset.size_bytes / self.dataset.n_tokens, 0.0, []
+            for document in documents(self._corpus, "train"):
+                if taken >= unique:
+                    break
+                chosen.append(document)
+                taken += len(document.text.encode()) / per_token
+            folder = Path(tempfile.mkdtemp()) / "tokens"
+            write_tokens(chosen, self.tokenizer, folder)
+            self._few[unique] = TokenDataset.open(folder)
+        return self._few[unique] if unique else self.dataset
 
 
 @dataclass(frozen=True)
@@ -117,29 +139,22 @@ def run(spec: Spec, text: Text, change: Callable[[Spec, Transformer], None] | No
         The row: the spec, parameters, tokens, bits per byte, mean training loss of the last tenth, CPU and wall seconds.
     """
     begin, cpu = time.perf_counter(), time.process_time()
-    config = TrainConfig.model_validate({"max_steps": spec.steps, "seed": spec.seed, **spec.train})
+    config = TrainConfig.model_validate({"max_steps": spec.steps, "seed": spec.seed, **THEN, **spec.train})
     shape = shape_of(spec, text.tokenizer.padded_vocab_size)
     model = Transformer(shape)
     model.init_weights(spec.seed)
     if change is not None:
         change(spec, model)
-    plan = BatchPlan(text.dataset, SEQ_LEN, spec.rows, spec.seed)
-    stepper = Stepper(model, config, machine.choose(config), rows=spec.rows)
-    schedule = Schedule.of(spec.steps, config.warmup_share, config.decay_share, config.final_lr_share, config.decay)
-    losses = []
-    for step in range(spec.steps):
-        result = stepper.gradients(plan.batch(step))
-        if not math.isfinite(result.loss + result.grad_norm):
-            break
-        stepper.apply(step, schedule.share(step), result.grad_norm)
-        losses.append(result.loss)
+    if spec.first:
+        _begin(spec, model, text)
+    stepper, losses = _steps(spec, model, config, text, spec.first)
     finite = len(losses) == spec.steps
     nats = sum(stepper.evaluate(batch)[0] for batch in text.heldout.batches)
     stepper.finished()
     tail = losses[-max(1, spec.steps // 10) :]
     return {
         **asdict(spec),
-        "params": params(shape),
+        "params": sum(p.numel() for p in model.parameters()),
         "d_model": shape.d_model,
         "tokens": spec.steps * spec.rows * SEQ_LEN,
         "bpb": nats / math.log(2) / text.heldout_bytes if finite and math.isfinite(nats) else None,
@@ -147,6 +162,37 @@ def run(spec: Spec, text: Text, change: Callable[[Spec, Transformer], None] | No
         "cpu_s": round(time.process_time() - cpu, 1),
         "wall_s": round(time.perf_counter() - begin, 1),
     }
+
+
+def _steps(spec: Spec, model: Transformer, config: TrainConfig, text: Text, start: int) -> tuple[Stepper, list[float]]:
+    """Train from a place in the text on. Returns the stepper, still open, and the loss of each step until one was no number."""
+    plan = BatchPlan(text.of(spec.unique), SEQ_LEN, spec.rows, spec.seed)
+    stepper = Stepper(model, config, machine.choose(config), rows=spec.rows)
+    steps = int(config.max_steps or 0)
+    schedule = Schedule.of(steps, config.warmup_share, config.decay_share, config.final_lr_share, config.decay)
+    losses: list[float] = []
+    for step in range(steps):
+        result = stepper.gradients(plan.batch(start + step))
+        if not math.isfinite(result.loss + result.grad_norm):
+            break
+        stepper.apply(step, schedule.share(step), result.grad_norm)
+        losses.append(result.loss)
+    return stepper, losses
+
+
+_begun: dict[tuple[int, int, int], dict[str, Tensor]] = {}
+
+
+def _begin(spec: Spec, model: Transformer, text: Text) -> None:
+    """Give a model the weights of a finished first run, made once for all that start from it."""
+    key = (spec.depth, spec.seed, spec.first)
+    if key not in _begun:
+        given = {"max_steps": spec.first, "batch_tokens": spec.rows * SEQ_LEN, **THEN}
+        config = settings_for(model.config, TrainConfig.model_validate(given))
+        _steps(spec, model, config, text, 0)[0].finished()
+        _begun[key] = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(_begun[key])
+    model.train()
 
 
 def known(out: Path) -> dict[str, dict[str, Any]]:
@@ -158,7 +204,7 @@ def known(out: Path) -> dict[str, dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        rows[Spec(**{name: row[name] for name in names}).key] = row
+        rows[Spec(**{name: row[name] for name in names if name in row}).key] = row
     return rows
 
 

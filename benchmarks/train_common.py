@@ -20,6 +20,7 @@ import torch
 
 from gptwright.model.config import ModelConfig
 from gptwright.model.cost import flops_per_token
+from gptwright.model.hf import config_to_hf
 
 ROWS, SEQ_LEN, VOCAB = 16, 512, 8192
 HELDOUT_SHARE = 100  # one conversation in so many
@@ -92,6 +93,36 @@ def shape(width: int = 384, layers: int | None = None) -> ModelConfig:
         d_ff=d_ff,
         seq_len=SEQ_LEN,
     )
+
+
+def as_qwen3(config: ModelConfig) -> dict[str, Any]:
+    """A shape as transformers' Qwen3Config, which is the same architecture."""
+    return {**config_to_hf(config, torch.float32, [0], None), "use_cache": False}
+
+
+def as_litgpt(config: ModelConfig) -> dict[str, Any]:
+    """A shape as litgpt's Config, with the switches that make it the same architecture."""
+    names = {
+        "block_size": "seq_len",
+        "vocab_size": "vocab_size",
+        "padded_vocab_size": "vocab_size",
+        "n_layer": "n_layers",
+        "n_embd": "d_model",
+        "n_head": "n_heads",
+        "n_query_groups": "n_kv_heads",
+        "head_size": "d_head",
+        "intermediate_size": "d_ff",
+        "rope_base": "rope_theta",
+        "norm_eps": "norm_eps",
+    }
+    switches = {"rotary_percentage": 1.0, "parallel_residual": False, "bias": False, "norm_qk": config.qk_norm}
+    kinds = {"norm_class_name": "RMSNorm", "mlp_class_name": "LLaMAMLP"}
+    return {
+        "name": "benchmark",
+        **{theirs: getattr(config, ours) for theirs, ours in names.items()},
+        **switches,
+        **kinds,
+    }
 
 
 def machine() -> str:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gptwright.model.config import ModelConfig
-from train_common import ROWS, SEQ_LEN, RandomRows, compare_widths, speed_arguments, speeds, train_ours
+from train_common import ROWS, SEQ_LEN, RandomRows, as_litgpt, compare_widths, speed_arguments, speeds, train_ours
 
 MICRO_ROWS = 4
 WARM_UP = 2  # steps
@@ -68,24 +68,7 @@ def run_litgpt(config: ModelConfig, steps: int, compiled: bool) -> dict[str, flo
     with tempfile.TemporaryDirectory() as folder:
         recipe.setup(
             "benchmark",
-            model_config=Config(
-                name="benchmark",
-                block_size=SEQ_LEN,
-                vocab_size=config.vocab_size,
-                padded_vocab_size=config.vocab_size,
-                n_layer=config.n_layers,
-                n_embd=config.d_model,
-                n_head=config.n_heads,
-                n_query_groups=config.n_kv_heads,
-                head_size=config.d_head,
-                intermediate_size=config.d_ff,
-                rotary_percentage=1.0,
-                parallel_residual=False,
-                bias=False,
-                norm_class_name="RMSNorm",
-                mlp_class_name="LLaMAMLP",
-                norm_qk=True,
-            ),
+            model_config=Config(**as_litgpt(config)),
             out_dir=Path(folder),
             data=Data(),
             train=TrainArgs(
@@ -96,7 +79,7 @@ def run_litgpt(config: ModelConfig, steps: int, compiled: bool) -> dict[str, flo
                 max_tokens=(steps + WARM_UP) * ROWS * SEQ_LEN + 1,
                 max_norm=1.0,
                 lr_warmup_steps=1,
-                tie_embeddings=True,
+                tie_embeddings=config.tie_embeddings,
             ),
             eval=EvalArgs(interval=10**6, max_iters=1, final_validation=False),
             logger_name="csv",

@@ -13,7 +13,7 @@ import transformers
 from torch.utils.data import Dataset
 
 from gptwright.model.config import ModelConfig
-from train_common import ROWS, RandomRows, compare_widths, speed_arguments, speeds, train_ours
+from train_common import ROWS, RandomRows, as_qwen3, compare_widths, speed_arguments, speeds, train_ours
 
 
 class RowsDataset(Dataset[dict[str, torch.Tensor]]):
@@ -52,20 +52,7 @@ class Clock(transformers.TrainerCallback):
 
 def qwen3(config: ModelConfig) -> transformers.PreTrainedModel:
     """The same architecture in transformers."""
-    return transformers.Qwen3ForCausalLM(
-        transformers.Qwen3Config(
-            vocab_size=config.vocab_size,
-            hidden_size=config.d_model,
-            intermediate_size=config.d_ff,
-            num_hidden_layers=config.n_layers,
-            num_attention_heads=config.n_heads,
-            num_key_value_heads=config.n_kv_heads,
-            head_dim=config.d_head,
-            max_position_embeddings=config.seq_len,
-            tie_word_embeddings=True,
-            use_cache=False,
-        )
-    )
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**as_qwen3(config)))
 
 
 def run_trainer(

@@ -47,7 +47,9 @@ class TrainConfig(Config):
         0.1, ge=0, description="Decoupled decay of the matrices inside the blocks, per unit of rate."
     )
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
-    warmup_share: float = Field(0.02, ge=0, lt=1, description="Share of the steps over which the rate rises.")
+    warmup_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the steps over which the rate rises at the start."
+    )
     decay_share: float = Field(0.4, ge=0, le=1, description="Share of the steps over which the rate falls at the end.")
     decay: Decay = Field("linear", description="Form of the fall: linear, or half a cosine.")
     final_lr_share: float = Field(0.0, ge=0, le=1, description="The rate at the very end, as a share of the peak.")
