@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -316,9 +317,14 @@ def test_backup_when_state_is_lost_then_restore_brings_production_back(
 ) -> None:
     archive = tmp_path / "safe.tar.gz"
     place = ("--project", str(copy))
+    gw.Project.open(copy).watermark(create=True)
+    key = copy / "state" / "watermark.key"
+    secret = key.read_text()
     gptwright("backup", str(archive), *place).ok()
     production = gw.load("production", project=str(copy)).id
     shutil.rmtree(copy / "state")
     gptwright("restore", str(archive), *place).ok()
     assert gw.load("production", project=str(copy)).id == production
+    assert key.read_text() == secret
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600  # its owner's alone, as before
     assert gptwright("restore", str(archive), *place).code == 2

@@ -1,6 +1,7 @@
 """Whatever stands in the batch, an answer is the one it is alone: random mixes, adapters, guesses, reused beginnings, turns of clients."""
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from gptwright.infer.engine import Engine
 from gptwright.infer.request import CANCELLED, Request
 from gptwright.infer.scheduler import Scheduler
 from gptwright.infer.speculative import DraftModel, Pace, PromptLookup
+from gptwright.model.io import save_model
 from gptwright.model.lora import apply_lora, merge_lora, save_adapter
 from gptwright.model.transformer import Transformer
-from gptwright.tokens.tokenizer import Tokenizer
+from gptwright.tokens.tokenizer import Tokenizer, train_tokenizer
 
 Make = Callable[..., Transformer]
 needs_compiler = pytest.mark.skipif(native.library() is None, reason="no C++ compiler")
@@ -206,6 +208,34 @@ def test_draft_model_when_it_is_the_same_model_is_always_right_and_gives_its_pag
     assert answers[0] == answers[1]
     assert steps[1] < steps[0] / 3
     assert small.cache.used_pages == 0
+
+
+@needs_compiler
+def test_draft_model_when_it_is_a_directory_guesses_and_one_with_other_ids_is_refused(
+    make_model: Make, tokenizer: Tokenizer, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    small = save_model(make_model("llama", seed=3), tmp_path / "small", tokenizer_dir=tokenizer_dir)
+    answers = []
+    for draft in (None, small):
+        with Engine(make_model(), tokenizer, max_batch=4) as engine:
+            if draft is not None:
+                engine.draft(draft)
+            prompts = [[5, 6, 7], [30] * 20]
+            settings = [GREEDY, GREEDY.model_copy(update={"temperature": 0.8, "seed": 4})]
+            answers.append([result.ids for result in engine.generate(prompts, settings)])
+            if draft is not None:
+                drafter = engine._scheduler.drafter  # type: ignore[union-attr]
+                assert isinstance(drafter, DraftModel)
+                end = time.monotonic() + 30
+                while drafter.cache.used_pages and time.monotonic() < end:  # given back a moment after the last piece
+                    time.sleep(0.005)
+                assert drafter.cache.used_pages == 0
+    assert answers[0] == answers[1]
+    other = tmp_path / "other"
+    train_tokenizer(["a quite different text about harbours and boats " * 20], 270, other)
+    strange = save_model(make_model(), tmp_path / "strange", tokenizer_dir=other)
+    with Engine(make_model(), tokenizer) as engine, pytest.raises(UserError, match="another tokenizer"):
+        engine.draft(strange)
 
 
 def test_lookup_when_words_were_seen_before_proposes_what_followed() -> None:

@@ -163,6 +163,9 @@ def test_key_when_made_is_its_owners_alone_and_stays(tmp_path: Path) -> None:
     assert first.seed(window) == again.seed(window) != MARK.seed(window)
     key = file.read_text().strip()
     assert key not in repr(first)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        Watermark.open(tmp_path / "file" / "watermark.key", create=True)
     file.write_text("nonsense")
     with pytest.raises(UserError, match="no watermark key"):
         Watermark.open(file, create=True)

@@ -142,6 +142,38 @@ def test_adapters_when_they_answer_say_what_their_merged_weights_say(
     assert vectors[0] != pytest.approx(vectors[1], abs=1e-3)
 
 
+def test_draft_when_set_changes_no_answer_and_must_be_there(project: Project) -> None:
+    plain, guessing = Shelf(project), Shelf(Project.open(project.root, overrides=[f"serve.draft={BASE}"]))
+    other = Shelf(Project.open(project.root, overrides=[f"serve.draft={TUNED}", "serve.share_base=false"]))
+    config = GenerationConfig(temperature=0, max_tokens=30)
+    try:
+        expected = plain.engine(BASE)[1]
+        assert guessing.engine(BASE)[1]._scheduler.drafter.__class__.__name__ == "PromptLookup"  # type: ignore[union-attr]
+        drafted = other.engine(BASE)[1]
+        if drafted._scheduler.runner.exact:  # type: ignore[union-attr]
+            assert drafted._scheduler.drafter.__class__.__name__ == "DraftModel"  # type: ignore[union-attr]
+        ids = expected.encode_prompt("the cat")
+        assert drafted.submit(ids, config).result().ids == expected.submit(ids, config).result().ids
+    finally:
+        for shelf in (plain, guessing, other):
+            shelf.close()
+    with pytest.raises(UserError, match="no such model"):
+        Shelf(Project.open(project.root, overrides=["serve.draft=nobody"])).check()
+
+
+def test_metrics_when_adapters_answer_count_them_at_their_base(
+    start: Callable[..., tuple[str, Any]], shelf: Shelf
+) -> None:
+    url, _ = start(models=shelf)
+    ask(url, "formal", "the cat")
+    ask(url, "short", "the cat")
+    lines = httpx.get(url + "/metrics").text.splitlines()
+    assert [line for line in lines if line.startswith("vllm:num_requests_running{")] == [
+        f'vllm:num_requests_running{{model_name="{BASE}"}} 0.0'
+    ]
+    assert any(line.startswith('vllm:generation_tokens_total{model_name="formal"}') for line in lines)
+
+
 def test_models_when_listed_name_the_parent_of_each_adapter(
     start: Callable[..., tuple[str, Any]], shelf: Shelf
 ) -> None:

@@ -38,6 +38,11 @@ class ServeConfig(Config):
         description="A model tuned with an adapter is answered by its base's engine under the adapter. false: by merged weights of its own, "
         "a little faster alone, with the memory of a whole model.",
     )
+    draft: str | None = Field(
+        default=None,
+        description="A small model with the same tokenizer that guesses what comes, which the large one checks; answers stay the same. "
+        "None: guesses come from the text so far.",
+    )
     require_key: bool = Field(
         default=False, description="Ask for a key on this machine too. Beyond this machine a key is always asked for."
     )

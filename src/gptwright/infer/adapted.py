@@ -20,10 +20,11 @@ class Adapted:
         engine: of the base model; it holds the adapter.
         name: the adapter's, as ``engine.add_adapter`` got it.
         tokenizer: the adapter's own, with the base's ids and maybe another chat template; None: the base's.
+        base: the base model's name.
     """
 
-    def __init__(self, engine: Engine, name: str, tokenizer: Tokenizer | None = None) -> None:
-        self.engine, self.name = engine, name
+    def __init__(self, engine: Engine, name: str, tokenizer: Tokenizer | None = None, base: str = "") -> None:
+        self.engine, self.name, self.base = engine, name, base
         self.tokenizer = tokenizer or engine.tokenizer
         # The scheduler ends answers at the base's stop ids; tuning may have taught other ones.
         self._stops = frozenset(self.tokenizer.stop_ids) - frozenset(engine.tokenizer.stop_ids)

@@ -8,6 +8,7 @@ Source: paged attention (arXiv 2309.06180), prefix reuse by block as in vLLM's a
 """
 
 import heapq
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -199,3 +200,12 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     # NumPy asks the system for zeroed memory, which is there only once it is touched; torch.zeros writes to all of it.
     same_size = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[dtype.itemsize]
     return torch.from_numpy(np.zeros(shape, dtype=same_size)).view(dtype)
+
+
+def quarter_of_memory() -> int:
+    """A quarter of the machine's memory. Bytes."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        total = 8 * 2**30
+    return total // 4

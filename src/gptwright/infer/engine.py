@@ -14,13 +14,14 @@ import torch
 
 from gptwright.core.errors import UserError
 from gptwright.infer.adapters import Adapter, with_adapter
+from gptwright.infer.cache import quarter_of_memory
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.opening import encode_prompt, fast_dtype, fit_chat, open_model
 from gptwright.infer.openvino import OpenVinoScheduler
 from gptwright.infer.request import Piece, Request, Result
 from gptwright.infer.scheduler import Scheduler
 from gptwright.infer.scoring import TokenScore, embed, score
-from gptwright.infer.speculative import PromptLookup
+from gptwright.infer.speculative import PromptLookup, open_draft
 from gptwright.infer.structured import Forms
 from gptwright.infer.watermark import Watermark
 from gptwright.infer.worker import Worker
@@ -67,7 +68,7 @@ class Engine:
         path: Path | None = None,
     ) -> None:
         self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
-        kv_bytes = kv_bytes or _quarter_of_memory()
+        kv_bytes = kv_bytes or quarter_of_memory()
         self._scheduler: Scheduler | OpenVinoScheduler
         if backend == "openvino":
             assert path is not None
@@ -195,6 +196,16 @@ class Engine:
         if not isinstance(self._scheduler, Scheduler):
             raise UserError(CANNOT_MARK, fix=MARK_FIX)
         self._scheduler.watermark = watermark
+
+    def draft(self, folder: str | Path) -> None:
+        """Let a small model (a directory) guess what comes, instead of the text so far. Answers stay the same; before the first request.
+
+        Raises:
+            UserError: it has another tokenizer.
+        """
+        drafter = open_draft(Path(folder), self.tokenizer, self.model)
+        if isinstance(self._scheduler, Scheduler) and self._scheduler.runner.exact:
+            self._scheduler.drafter = drafter
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -386,13 +397,3 @@ def _pieces(request: Request) -> Iterator[Piece]:
         yield from request
     finally:
         request.cancel()
-
-
-def _quarter_of_memory() -> int:
-    import os
-
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        total = 8 * 2**30
-    return total // 4

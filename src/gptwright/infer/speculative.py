@@ -8,14 +8,23 @@ Source: speculative decoding (arXiv 2211.17192) with exact-match acceptance; pro
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
+import torch
+
+from gptwright.core.errors import UserError
 from gptwright.infer.cache import Lease, PagedCache
+from gptwright.infer.opening import open_model
 from gptwright.infer.runner import Part
+from gptwright.infer.weights import make_runner
+from gptwright.model.transformer import Transformer
+from gptwright.tokens.tokenizer import Tokenizer
 
 _LONGEST, _SHORTEST = 4, 2  # tokens that must have been seen before
 _WINDOW = 4096  # positions that are searched
 MOST = 8  # tokens guessed at once
+_DRAFT_BYTES = 2**28  # keys and values of a draft model
 
 
 class Drafter(Protocol):
@@ -97,6 +106,28 @@ class DraftModel:
         """See ``Drafter``."""
         if number in self._open:
             self.cache.close(self._open.pop(number)[0])
+
+
+def open_draft(folder: Path, tokenizer: Tokenizer, model: Transformer) -> DraftModel:
+    """A model directory as a guesser for another model.
+
+    Args:
+        folder: the small model's.
+        tokenizer: of the model that answers.
+        model: the model that answers; its dtype and device are taken.
+
+    Raises:
+        UserError: the directory is none, or has another tokenizer.
+    """
+    small, own, _ = open_model(folder, model.embedding.weight.dtype, model.embedding.weight.device.type, None)
+    ids = own.vocab_size
+    if ids != tokenizer.vocab_size or any(own.token_bytes(i) != tokenizer.token_bytes(i) for i in range(ids)):
+        raise UserError(
+            "the draft model has another tokenizer", where=str(folder), fix="Take one that was trained with the same"
+        )
+    with torch.inference_mode():
+        runner = make_runner(small.eval(), min(ids, model.config.vocab_size))
+    return DraftModel(runner, PagedCache(small.config, runner.dtype, size_bytes=_DRAFT_BYTES), small.config.seq_len)
 
 
 class Pace:

@@ -12,7 +12,6 @@ Source: tournament sampling, SynthID-Text (Dathathri et al., Nature 634, 2024, n
 masking from there too; Aaronson's and Kirchenbauer's schemes were weighed against it, see docs/log.md.
 """
 
-import contextlib
 import hashlib
 import math
 import os
@@ -99,13 +98,7 @@ class Watermark:
         if not file.exists():
             if not create:
                 return None
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # Nobody else can read it, from its first moment on; and if another process was first, its key counts.
-            with (
-                contextlib.suppress(FileExistsError),
-                open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out,
-            ):
-                out.write(secrets.token_hex(KEY_BYTES) + "\n")
+            _make(file)
         try:
             key = bytes.fromhex(file.read_text("ascii").strip())
             return cls(key)
@@ -160,6 +153,22 @@ class Watermark:
         flips = len(seen) * LAYERS
         z = (2 * ones - flips) / math.sqrt(flips) if flips else 0.0
         return Detection(len(ids), len(seen), z, coin_tail(ones, flips), false_alarms)
+
+
+def _make(file: Path) -> None:
+    """Write a new key. Nobody else can read it, from its first moment on; and if another process was first, its key counts."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out:
+            out.write(secrets.token_hex(KEY_BYTES) + "\n")
+    except OSError as error:
+        if file.exists():
+            return
+        raise UserError(
+            f"the watermark's key cannot be written ({error.strerror})",
+            where=str(file),
+            fix="Make the folder writable once, put a key there, or set [guard] watermark = false",
+        ) from error
 
 
 def _bits(seed: int, ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

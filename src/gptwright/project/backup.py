@@ -1,6 +1,7 @@
 """What cannot be made again goes into one archive, and comes back out of it."""
 
 import io
+import os
 import sqlite3
 import tarfile
 import tempfile
@@ -77,6 +78,8 @@ def restore(project: "Project", file: Path, force: bool) -> list[str]:
             for member in members:
                 content = archive.extractfile(member) or io.BytesIO()
                 with atomic_write(project.root / member.name) as out:
+                    if not member.mode & 0o077:  # a key: it was its owner's alone, and is again
+                        os.chmod(out.name, 0o600)
                     out.write(content.read())
                 names.append(member.name)
     except (tarfile.TarError, FileNotFoundError, EOFError, OSError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptwright.core.errors import UserError
+from gptwright.core.progress import say
 from gptwright.project.models import ModelRef, alias_names, all_models, by_alias, locate
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Shelf:
         """Look at all adapters of ``[serve] adapters`` before the first request.
 
         Raises:
-            UserError: one is no adapter, does not fit its base, or has a name that is taken.
+            UserError: one is no adapter, does not fit its base, or has a name that is taken; or there is no such draft model.
         """
         from gptwright.infer.adapters import Adapter
         from gptwright.model.io import read_config
@@ -83,6 +84,8 @@ class Shelf:
         config = self.project.settings.serve
         if config.adapters and config.engine == "openvino":
             raise UserError("OpenVINO GenAI has no adapters", where="[serve] adapters", fix="Set engine = builtin")
+        if config.draft:
+            locate(self.project, config.draft)
         taken = {ref.id for ref in all_models(self.project)} | set(alias_names(self.project))
         for name in config.adapters:
             where = f"[serve] adapters.{name}"
@@ -188,7 +191,15 @@ class Shelf:
         wanted = self.project.settings.serve.engine
         if wanted == "auto" and any(p.engine == folder and p.adapter is not None for p in self._places()):
             wanted = "builtin"  # the other has no adapters
-        return open_engine(folder, wanted, self.watermark)
+        engine = open_engine(folder, wanted, self.watermark)
+        if draft := self.project.settings.serve.draft:
+            small = locate(self.project, draft).path
+            try:
+                if small != folder:
+                    engine.draft(small)
+            except UserError as error:  # another model of the project may have the right tokenizer
+                say(f"{folder.name} is served without draft: {error}")
+        return engine
 
     def _adapted(self, engine: "Engine", place: _Place, adapter: Path) -> "Adapted":
         """An adapter on its base's engine, read anew when its files changed."""
@@ -200,7 +211,9 @@ class Shelf:
         if view is None or view.engine is not engine or view.stamp != stamp:
             engine.add_adapter(place.id, adapter)
             tokenizer = None if place.tokenizer is None else Tokenizer.load(place.tokenizer)
-            view = self._views[place.id] = _View(engine, stamp, Adapted(engine, place.id, tokenizer))
+            view = self._views[place.id] = _View(
+                engine, stamp, Adapted(engine, place.id, tokenizer, place.parent or "")
+            )
         return view.adapted
 
     def _make_room(self) -> None:
