@@ -115,7 +115,8 @@ class Backend:
             full, engine = await asyncio.to_thread(self.models.engine, name)
         except UserError as error:
             raise ApiError(503, f"{name} cannot be loaded: {error}", param="model", code="model_not_ready") from error
-        self._engines[full] = engine
+        # Adapters share their base's steps and memory: they are counted there.
+        self._engines[getattr(engine, "base", full)] = getattr(engine, "engine", engine)
         return full, engine
 
     async def chat(self, body: ChatRequest, request: Request, whole: bool = False) -> Answer:
