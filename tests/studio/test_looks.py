@@ -98,7 +98,7 @@ def test_page_when_axe_looks_at_it_in_every_state_then_nothing_is_serious(
     page.get_by_role("button", name="Both are bad").wait_for()
     look("two models")
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    assert found == []
+    assert found == [], "\n".join(found)
 
 
 @pytest.mark.skipif(os.environ.get("GPTWRIGHT_SCREENSHOTS") != "1", reason="set GPTWRIGHT_SCREENSHOTS=1 to take them")

@@ -7,6 +7,7 @@ from typing import Any
 from nicegui import ui
 
 from gptwright.studio.api import Api, ApiFailure, Message
+from gptwright.studio.dialogs import choice, dialog
 from gptwright.studio.page import js
 
 _ASKED = (
@@ -38,19 +39,13 @@ class Judge:
     async def allowed(self) -> bool:
         """Whether a judgement may be kept; asks the first time."""
         if not self.given:
-            with ui.dialog().props("persistent") as dialog, ui.card().classes("gw-card"):
-                dialog.props('aria-label="May judgements be kept?"')
-                ui.html("May your judgements be kept?", tag="h2")
+            with dialog("May your judgements be kept?", persistent=True) as box:
                 ui.label(_ASKED).classes("gw-help")
                 ui.label(_REVOKE).classes("gw-help")
                 with ui.element("div").classes("gw-row-end"):
-                    for name, value in (("No", "no"), ("Yes, keep them", "yes")):
-                        kind = "gw-strong" if value == "yes" else "gw-quiet"
-                        chosen = ui.button(name, on_click=lambda value=value: dialog.submit(value), color=None)
-                        chosen.classes(kind).props("flat no-caps")
-            answer = await dialog
-            dialog.delete()
-            self._set(str(answer or ""))
+                    choice("No", lambda: box.submit("no"))
+                    choice("Yes, keep them", lambda: box.submit("yes"), "gw-strong")
+            self._set(str(await box or ""))
         if self.given != "yes":
             ui.notify("Nothing is kept. Change this under My judgements.", timeout=2500)
         return self.given == "yes"
@@ -89,34 +84,25 @@ class Judge:
             except ApiFailure as failure:
                 ui.notify(str(failure), type="warning")
                 return
-            dialog.close()
-            self._set("no")
+            decide("no")
             ui.notify(f"{gone} judgement{'s' * (gone != 1)} deleted. Nothing more is kept.", timeout=2500)
 
-        def choose(value: str) -> None:
-            dialog.close()
-            self._set(value)
+        def decide(given: str) -> None:
+            self._set(given)
+            box.close()
 
-        with ui.dialog() as dialog, ui.card().classes("gw-card").props('role=dialog aria-label="My judgements"'):
-            ui.html("My judgements", tag="h2")
+        with dialog("My judgements") as box:
             state = {"yes": "They are kept.", "no": "None are kept."}.get(self.given, "You were not asked yet.")
             ui.label(state).props("id=gw-consent")
             ui.label(_ASKED).classes("gw-help")
             with ui.element("div").classes("gw-row-end"):
-                ui.button("Close", on_click=dialog.close, color=None).classes("gw-quiet").props("flat no-caps")
+                choice("Close", box.close)
                 if self.given == "yes":
-                    ui.button("Keep no more", on_click=lambda: choose("no"), color=None).classes("gw-quiet").props(
-                        "flat no-caps"
-                    )
-                    ui.button("Delete all and keep no more", on_click=delete, color=None).classes(
-                        "gw-strong gw-danger"
-                    ).props("flat no-caps")
+                    choice("Keep no more", lambda: decide("no"))
+                    choice("Delete all and keep no more", delete, "gw-strong gw-danger")
                 else:
-                    ui.button("Keep them", on_click=lambda: choose("yes"), color=None).classes("gw-strong").props(
-                        "flat no-caps"
-                    )
-        dialog.on("hide", dialog.delete)
-        dialog.open()
+                    choice("Keep them", lambda: decide("yes"), "gw-strong")
+        box.open()
 
     def _set(self, given: str) -> None:
         self.given = given

@@ -7,6 +7,7 @@ from nicegui import events, ui
 from gptwright.serve.keys import find_key
 from gptwright.studio.api import Api, ApiFailure, Model
 from gptwright.studio.book import Book
+from gptwright.studio.dialogs import choice, dialog
 from gptwright.studio.judging import Judge
 from gptwright.studio.page import Site, head
 from gptwright.studio.settings import Settings
@@ -119,8 +120,7 @@ class Shell:
         return Book(control, key.id) if key is not None else Book(None)
 
     def _ask_key(self, fault: str) -> None:
-        with ui.dialog().props("persistent") as dialog, ui.card().classes("gw-card"):
-            ui.html("This server asks for a key", tag="h2")
+        with dialog("This server asks for a key", persistent=True) as box:
             ui.label("It stays in this tab and is gone when you close or reload it.").classes("gw-note")
             entry = ui.input("API key", password=True).props("outlined autofocus").style("width: 100%")
             if fault:
@@ -129,12 +129,12 @@ class Shell:
             async def use() -> None:
                 self.api.key = (entry.value or "").strip()
                 with self.client:  # not in the dialog, which goes now, and the key in its field with it
-                    dialog.delete()
+                    box.delete()
                     await self._load_models()
 
             entry.on("keydown.enter", use)
-            ui.button("Continue", on_click=use, color=None).classes("gw-strong").props("flat no-caps")
-        dialog.open()
+            choice("Continue", use, "gw-strong")
+        box.open()
 
     async def _left(self) -> None:
         """The tab was closed, or a phone fell asleep: the page waits for it, but the model does not work for nobody."""

@@ -2,6 +2,7 @@
 
 from nicegui import ui
 
+from gptwright.studio.dialogs import choice, dialog
 from gptwright.studio.page import esc
 
 SHORTCUTS = (
@@ -24,10 +25,8 @@ def show_shortcuts() -> None:
         f"<dt>{' '.join(f'<kbd>{esc(key)}</kbd>' for key in keys.split())}</dt><dd>{esc(does)}</dd>"
         for keys, does in SHORTCUTS
     )
-    with ui.dialog() as dialog, ui.card().classes("gw-card").props('role=dialog aria-label="Keyboard shortcuts"'):
-        ui.html("Keyboard shortcuts", tag="h2")
+    with dialog("Keyboard shortcuts") as box:
         ui.html(f'<dl class="gw-keys">{rows}</dl>', sanitize=False)
         with ui.element("div").classes("gw-row-end"):
-            ui.button("Close", on_click=dialog.close, color=None).classes("gw-quiet").props("flat no-caps autofocus")
-    dialog.on("hide", dialog.delete)
-    dialog.open()
+            choice("Close", box.close).props("autofocus")
+    box.open()

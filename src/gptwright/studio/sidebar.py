@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from nicegui import events, ui
 
 from gptwright.studio.book import LISTED, Book, Entry
+from gptwright.studio.dialogs import choice, dialog
 from gptwright.studio.page import ACT, button, esc, icon
 
 _SEARCH_AFTER_S = 0.15
@@ -104,7 +105,6 @@ class Sidebar:
                 sanitize=False,
             ).classes("gw-list-foot")
             foot.on("click", self._act, js_handler=ACT)
-        self._confirm: ui.dialog | None = None
 
     async def refresh(self) -> None:
         """Read the list anew."""
@@ -154,18 +154,14 @@ class Sidebar:
         title = next((entry.title for entry in self._entries if entry.id == which), "")
 
         async def delete() -> None:
-            dialog.close()
+            box.close()
             await asyncio.to_thread(self.book.delete, which)
             self._on_deleted(which)
             await self.refresh()
 
-        with ui.dialog() as dialog, ui.card().classes("gw-card").props('role=alertdialog aria-label="Delete"'):
-            ui.html("Delete this conversation?", tag="h2")
+        with dialog("Delete this conversation?") as box:
             ui.label(f"“{title}” and all its versions are deleted for good.").classes("gw-note")
             with ui.element("div").classes("gw-row-end"):
-                ui.button("Cancel", on_click=dialog.close, color=None).classes("gw-quiet").props("flat no-caps")
-                ui.button("Delete", on_click=delete, color=None).classes("gw-strong gw-danger").props(
-                    "flat no-caps autofocus"
-                )
-        dialog.on("hide", dialog.delete)
-        dialog.open()
+                choice("Cancel", box.close)
+                choice("Delete", delete, "gw-strong gw-danger").props("autofocus")
+        box.open()

@@ -205,6 +205,10 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   window.open(link.href, "_blank", "noopener,noreferrer");
 });
+// The bar that NiceGUI shows while a page loads has no name; a screen reader need not hear of it.
+new MutationObserver(() => {
+  for (const bar of document.querySelectorAll(".q-loading-bar:not([aria-hidden])")) bar.setAttribute("aria-hidden", "true");
+}).observe(document.documentElement, { childList: true, subtree: true });
 (function follow() {
   const main = document.getElementById("gw-main");
   if (!main) return setTimeout(follow, 50);
