@@ -138,6 +138,7 @@ def test_answer_when_marked_is_found_over_http_and_a_persons_text_is_not(start: 
             assert found["scored_tokens"] > 100
             assert found["max_false_positive_rate"] == 0.001
         person = "people wrote this long before any machine could and nobody marked a single word of it so it is clean"
+        person += " and whoever reads it may be as sure of that as one can be of anything"
         found = httpx.post(url + "/v1/detect", json={"input": person, "max_false_positive_rate": 0.0001}).json()
         assert (found["verdict"], found["object"]) == ("not_found", "detection")
         assert httpx.post(url + "/v1/detect", json={"input": "cat"}).json()["verdict"] == "too_short"

@@ -32,8 +32,9 @@ WINDOW = 4  # tokens before, which the bits depend on
 LAYERS = 10
 KEY_BYTES = 32
 FALSE_ALARMS = 0.001  # of texts that are not ours, at most so many may be called marked
-ENOUGH = 50
-"""Scored tokens below which "not found" means little. At 1.5 nats of entropy a token, 50 give z = 5 on average."""
+ENOUGH = 100
+"""Scored tokens below which "not found" means little. SmolLM2-135M's answers of 100 tokens had z of 3.5 to 5.1 at temperature 0.7 and top-p
+0.9, where it has the least choice of what is usual, and 6.7 to 10.0 at temperature 1; found are those from 3.1."""
 
 _DEPTH = math.log(1024)  # tokens less likely than this below the likeliest are left as they are
 _U64 = np.uint64
