@@ -18,9 +18,10 @@ from gptwright.infer.cache import quarter_of_memory
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.opening import encode_prompt, fast_dtype, fit_chat, open_model
 from gptwright.infer.openvino import OpenVinoScheduler
+from gptwright.infer.pooling import Pooling
 from gptwright.infer.request import Piece, Request, Result
 from gptwright.infer.scheduler import Scheduler
-from gptwright.infer.scoring import TokenScore, embed, score
+from gptwright.infer.scoring import TokenScore, score
 from gptwright.infer.speculative import PromptLookup, open_draft
 from gptwright.infer.structured import Forms
 from gptwright.infer.watermark import Watermark
@@ -82,6 +83,7 @@ class Engine:
         self._worker = Worker(self._scheduler)
         self._reading = threading.Lock()
         self._readers: dict[str, Transformer] = {}
+        self._pooling = Pooling.read(path, tokenizer)
 
     @classmethod
     def load(
@@ -283,11 +285,6 @@ class Engine:
     def score(self, ids: Sequence[int], top: int = 0, *, adapter: str | None = None) -> list[TokenScore]:
         """Log-probabilities of a given text's tokens; see ``scoring.score``. On the caller's thread, one text at a time.
 
-        Args:
-            ids: the text.
-            top: alternatives to report at each place.
-            adapter: see ``submit``.
-
         Raises:
             UserError: it is longer than the context, or holds ids that the model does not have.
         """
@@ -297,14 +294,14 @@ class Engine:
             return score(model, checked, min(self.tokenizer.vocab_size, self.model.config.vocab_size), top)
 
     def embed(self, ids: Sequence[int], *, adapter: str | None = None) -> list[float]:
-        """A given text as a vector of length 1; see ``scoring.embed``. On the caller's thread, one text at a time.
+        """A given text as a vector of length 1; see ``infer.pooling``. On the caller's thread, one text at a time.
 
         Raises:
             UserError: as for ``score``.
         """
-        checked = self._request(ids, None, None, None).prompt
+        checked = self._request(self._pooling.ended(ids), None, None, None).prompt
         with self._reading:
-            return embed(self.model if adapter is None else self._readers[adapter], checked)
+            return self._pooling.embed(self.model if adapter is None else self._readers[adapter], checked)
 
     # Prompts
 

@@ -1,4 +1,4 @@
-"""What a model makes of a text that is given: log-probabilities of its tokens, and its mean hidden state. Nothing is generated.
+"""What a model makes of a text that is given: log-probabilities of its tokens. Nothing is generated.
 
 One text at a time and in one piece, so that a number does not depend on what else was asked in the same request.
 """
@@ -62,22 +62,3 @@ def score(model: Transformer, ids: Sequence[int], vocab_size: int, top: int = 0)
             for token, value, alternatives in zip(targets.tolist(), chosen, best, strict=True)
         ]
     return found
-
-
-@torch.inference_mode()
-def embed(model: Transformer, ids: Sequence[int]) -> list[float]:
-    """A text as a vector: the mean of its hidden states after the last norm, scaled to length 1.
-
-    Args:
-        model: in evaluation mode.
-        ids: the text, at least one token and at most a context long.
-
-    Returns:
-        ``d_model`` numbers.
-
-    Source: mean pooling as in Sentence-BERT (arXiv 1908.10084); a model that was not trained for it gives rough neighbourhoods only.
-    """
-    device = model.embedding.weight.device
-    mean = model(torch.tensor([list(ids)], device=device))[0].double().mean(0)
-    scaled: list[float] = (mean / mean.norm().clamp(min=1e-12)).float().tolist()
-    return scaled

@@ -119,6 +119,9 @@ def to_hf(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     return dict(pair for entry in known for pair in entry.split(state[entry.ours]))
 
 
+_BARE = {"gpt2": ("transformer.", ("wte", "wpe", "h", "ln_f")), "llama": ("model.", ("embed_tokens", "layers", "norm"))}
+
+
 def from_hf(
     config: ModelConfig,
     names: Sequence[str],
@@ -143,11 +146,9 @@ def from_hf(
     Raises:
         UserError: a tensor is missing, has another shape, or has no place in the architecture.
     """
-    # The first GPT-2 files were saved from the bare model, without the "transformer." prefix.
-    present = {
-        ("transformer." + n if config.family == "gpt2" and n.split(".")[0] in ("wte", "wpe", "h", "ln_f") else n): n
-        for n in names
-    }
+    # The first GPT-2 files and those of embedding models were saved from the bare model, without the prefix.
+    prefix, bare = _BARE["gpt2" if config.family == "gpt2" else "llama"]
+    present = {(prefix + n if n.split(".")[0] in bare else n): n for n in names}
     state: dict[str, Tensor] = {}
     used: set[str] = set()
     for entry in entries(config):

@@ -1,6 +1,7 @@
 """Open models in, own models out; whatever was written is read back and compared."""
 
 import re
+import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,7 @@ def import_model(project: "Project", path: str, name: str | None) -> dict[str, A
 
 def import_into(project: "Project", ledger: Ledger, path: str, name: str | None) -> Artifact:
     """``import_model`` for a caller that holds the lock. The same file is not imported twice."""
+    from gptwright.infer.pooling import POOLING
     from gptwright.model.cost import params
     from gptwright.model.gguf import import_gguf
     from gptwright.model.hf import CLASSES
@@ -44,6 +46,9 @@ def import_into(project: "Project", ledger: Ledger, path: str, name: str | None)
         folder = Path(scratch) / "model"
         if source.is_dir():
             save_model(load_model(source, dtype=None), folder, source)  # in the dtype that it came in
+            if (source / POOLING).is_file():  # an embedding model stays one
+                (folder / POOLING).parent.mkdir()
+                shutil.copyfile(source / POOLING, folder / POOLING)
             compared = _compare_import(source, folder)
         else:
             import_gguf(source, folder)
@@ -156,7 +161,6 @@ def _made(folder: Path) -> Path:
 def open_gguf(path: str) -> str:
     """A GGUF file as a model directory that lives as long as this process."""
     import atexit
-    import shutil
 
     from gptwright.model.gguf import import_gguf
 
