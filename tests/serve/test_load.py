@@ -145,10 +145,11 @@ def test_server_when_half_of_many_clients_vanish_then_nothing_is_lost_mixed_or_l
 
 
 @contextmanager
-def real_server(state: Path, **config: Any) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def real_server(state: Path, seq_len: int = 256, **config: Any) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """The real engine behind the server, as a process."""
     script = Path(__file__).with_name("real_server.py")
     command = [sys.executable, str(script), "--state", str(state), "--config", json.dumps(config)]
+    command += ["--seq-len", str(seq_len)]
     log = state.with_suffix(".log").open("w")
     with log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server:
         assert server.stdout is not None

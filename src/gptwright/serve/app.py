@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,6 +38,7 @@ from gptwright.serve.tracing import Tracer, exporting
 
 _REMOTE_LIST_S = 60.0
 _REMOTE_WAIT_S = 2.0
+_THREADS = 64
 STREAMS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Whole, or in pieces."}
 }
@@ -93,6 +95,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Python's own limit is a handful on a small machine: so many requests that wait for a database would stop all others.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "gptwright-work"))
         async with workers(app, backend):
             yield
             await backend.stop()

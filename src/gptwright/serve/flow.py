@@ -126,6 +126,9 @@ class Flow:
         choices: how many are generated; 0: given texts are only scored.
         background: part of a batch, for which nobody waits.
         hosted: a provider answers.
+
+    Attributes:
+        read_until: when whoever has not read the answer by then is given up; a time of the loop.
     """
 
     def __init__(
@@ -155,6 +158,7 @@ class Flow:
         self.last_at: float | None = None
         self._latest: dict[int, float] = {}
         self._deadline = self._loop.time() + timeout_s
+        self.read_until = self._deadline + keep_alive_s
         self._timeout_s = timeout_s
         self.cancelled: str | None = None
         self.peeked: deque[Step] = deque()

@@ -27,7 +27,7 @@ from gptwright.serve.caller import Caller
 from gptwright.serve.config import ServeConfig
 from gptwright.serve.errors import ApiError, from_user_error
 from gptwright.serve.flow import Flow, Listener, Slots
-from gptwright.serve.keys import record_usage
+from gptwright.serve.keys import usage_row
 from gptwright.serve.metrics import EngineNumbers, Metrics
 from gptwright.serve.protocols import EngineLike, Models, Running
 from gptwright.serve.remote import ask_provider
@@ -35,6 +35,7 @@ from gptwright.serve.routing import first_that_answers
 from gptwright.serve.schema import ChatRequest, CompletionRequest, Sampling
 from gptwright.serve.structure import FREE, Structure, structure
 from gptwright.serve.tracing import Tracer
+from gptwright.serve.usage import UsageWriter
 
 log = logging.getLogger("gptwright.serve")
 
@@ -84,6 +85,7 @@ class Backend:
     jobs: Jobs = field(default_factory=Jobs)
     watermark: Watermark | None = None
     moderator: Moderator = field(default_factory=Moderator)
+    _usage: UsageWriter | None = None
     _records: set["asyncio.Task[None]"] = field(default_factory=set)
     # Weak: a model that the shelf put away must not stay in memory for the sake of a gauge.
     _engines: "weakref.WeakValueDictionary[str, EngineLike]" = field(default_factory=weakref.WeakValueDictionary)
@@ -313,9 +315,11 @@ class Backend:
         """Write usage to the control store, if there is one."""
         if self.control is None:
             return
-        # A task of its own: the response may be cancelled at this very moment, and what was used was used.
-        work = asyncio.to_thread(record_usage, self.control, caller.key_id, model, prompt, completion, end_user)
-        self.keep(asyncio.create_task(work))
+        if self._usage is None:
+            self._usage = UsageWriter(self.control)
+        if self._usage.add(usage_row(caller.key_id, model, prompt, completion, end_user)):
+            # A task of its own: the response may be cancelled at this very moment, and what was used was used.
+            self.keep(asyncio.create_task(self._usage.write()))
 
     def keep(self, task: "asyncio.Task[None]") -> None:
         """Let a task outlive its request; the server waits for it before it stops."""

@@ -186,13 +186,10 @@ def has_active_key(control: ControlStore) -> bool:
     return any(info.state == "active" for info in list_keys(control))
 
 
-def record_usage(
-    control: ControlStore, key_id: int | None, model: str, prompt: int, completion: int, end_user: str | None = None
-) -> None:
-    """Count the tokens of one answered request.
+def usage_row(key_id: int | None, model: str, prompt: int, completion: int, end_user: str | None = None) -> Usage:
+    """The tokens of one answered request.
 
     Args:
-        control: the store.
         key_id: whose key it was.
         model: the full id.
         prompt: tokens read.
@@ -200,10 +197,17 @@ def record_usage(
         end_user: for whom the caller asked; only a hash is kept.
     """
     hashed = hash_key(end_user)[:32] if end_user else None
+    return Usage(
+        key_id=key_id, model=model, at=utc_now(), prompt_tokens=prompt, completion_tokens=completion, end_user=hashed
+    )
+
+
+def record_usage(
+    control: ControlStore, key_id: int | None, model: str, prompt: int, completion: int, end_user: str | None = None
+) -> None:
+    """Write down the tokens of one answered request; see ``usage_row``."""
     with control.session() as session:
-        session.add(
-            Usage(key_id=key_id, model=model, prompt_tokens=prompt, completion_tokens=completion, end_user=hashed)
-        )
+        session.add(usage_row(key_id, model, prompt, completion, end_user))
 
 
 def spent_today(control: ControlStore, key_id: int | None) -> int:

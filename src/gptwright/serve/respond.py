@@ -1,5 +1,6 @@
 """Chats and plain completions on the wire: whole, or as server-sent events, in OpenAI's shapes."""
 
+import asyncio
 import json
 import logging
 import re
@@ -54,9 +55,13 @@ class EventStream(StreamingResponse):
         self._speech = speech
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
+        """Send them, for as long as an answer may take and a moment more: a client that does not read would keep its answer here for ever."""
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout_at(self._speech.answer.flow.read_until):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            self._speech.answer.flow.cancel("not_read")
+            log.warning("a client was let go that did not read its answer")
         finally:
             self._speech.close()
 
