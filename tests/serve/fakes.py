@@ -109,7 +109,7 @@ class Engine:
         background: bool = False,
     ) -> Request:
         config = config or GenerationConfig()
-        request = Request(list(prompt), config, None, on_piece)
+        request = Request(list(prompt), config, None, on_piece, background=background)
         self.requests.append(request)
         self.prompts.append(self.tokenizer.decode(prompt))
         threading.Thread(target=self._run, args=(request,), daemon=True).start()

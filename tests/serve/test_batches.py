@@ -65,7 +65,7 @@ def results(client: openai.OpenAI, file_id: str | None) -> dict[str, Any]:
 def test_batch_when_worked_off_then_good_and_bad_lines_are_in_their_files(
     start: Any, control: ControlStore, check: Any
 ) -> None:
-    url, _ = start(control=control)
+    url, app = start(control=control)
     client = client_of(url)
     lines = [line(1, "one"), line(2, "two"), b"", line(3, "x", temperature=9), line(4, "fail")]
     batch = put(client, lines, metadata={"for": "test"})
@@ -87,6 +87,9 @@ def test_batch_when_worked_off_then_good_and_bad_lines_are_in_their_files(
     check("OpenAIFile", httpx.get(f"{url}/v1/files/{done.output_file_id}").json())
     with control.session() as session:
         assert len(session.scalars(sa.select(Usage)).all()) == 3  # the refused line used nothing
+    client.chat.completions.create(model="production", messages=[{"role": "user", "content": "now"}])
+    # The engine knows for which of them somebody waits.
+    assert [request.background for request in app.state.backend.models.fake.requests] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
