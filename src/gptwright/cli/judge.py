@@ -26,7 +26,11 @@ def register(app: typer.Typer) -> None:
         release_rollback
     )
     app.add_typer(release, name="release")
-    verb(app, "detect", ["gptwright detect 'Once upon a time there was'", "gptwright detect 'It was a dark night' --model MODEL"])(detect)
+    verb(
+        app,
+        "detect",
+        ["gptwright detect 'Once upon a time there was'", "gptwright detect 'It was a dark night' --model MODEL"],
+    )(detect)
     verb(app, "refresh", ["gptwright refresh", "gptwright refresh --if-changed --quiet"])(refresh)
     verb(app, "compliance", ["gptwright compliance", "gptwright compliance --out papers"])(compliance)
 
