@@ -17,7 +17,7 @@ MODEL = "demo-finetune-0123456789"
 
 def ready(page: Any) -> Any:
     """Wait until the page knows its model; return the input."""
-    page.get_by_role("button", name="Tell me a short story.").wait_for()
+    page.locator(".gw-ideas button").first.wait_for()
     return page.get_by_label("Message", exact=True)
 
 

@@ -59,7 +59,7 @@ def test_page_when_axe_looks_at_it_in_every_state_then_nothing_is_serious(
     def look(state: str) -> None:
         found.extend(serious(page, axe, state))
 
-    page.get_by_role("button", name="Tell me a short story.").wait_for()
+    page.locator(".gw-ideas button").first.wait_for()
     look("start")
     say(page, "markdown")
     say(page, "Tell me a story", 2)
@@ -108,7 +108,7 @@ def test_screenshots_when_asked_for_then_they_are_written(open_page: Any, url: s
     phone = name == "chat-phone"
     scheme = "dark" if name == "chat-dark" else "light"
     page = open_page(OWN or url, device_scale_factor=2, color_scheme=scheme, **(PHONE if phone else {}))
-    page.get_by_role("button", name="Tell me a short story.").wait_for()
+    page.locator(".gw-ideas button").first.wait_for()
 
     def take(picture: str) -> None:
         page.mouse.move(5, 5)
