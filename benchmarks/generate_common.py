@@ -77,13 +77,26 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     out.add_argument("--streams", type=int, nargs="+", default=list(STREAMS))
     out.add_argument("--weights", nargs="+", default=["bf16", "int8"], help="Ours: bf16, int8, int4.")
     out.add_argument("--python", default=sys.executable, help="Interpreter of the peer's environment.")
+    out.add_argument(
+        "--json", action="store_true", help="One object on stdout: the most streams' answers, and all rows."
+    )
     return out
 
 
-def compare(options: argparse.Namespace, folder: Path, peers: list[Side]) -> None:
-    """Measure alternately and print a table: tokens/s, and ours against the best peer."""
+def compare(options: argparse.Namespace, folder: Path, peers: list[Side], name: str) -> None:
+    """Measure alternately and print a table: tokens/s, and ours against the best peer; with ``--json`` one object.
+
+    Args:
+        options: of ``parser``.
+        folder: the model.
+        peers: the other sides.
+        name: of the benchmark.
+    """
+    from serve_common import machine
+
     ours = [Side(f"gptwright {w}", "ours", folder, options.threads, w, sys.executable) for w in options.weights]
     sides = [*ours, *peers]
+    rows: list[dict[str, Any]] = []
     for streams in options.streams:
         for what in ("prompts", "answers"):
             for _ in range(options.rounds):
@@ -93,8 +106,31 @@ def compare(options: argparse.Namespace, folder: Path, peers: list[Side]) -> Non
             thrift = max(side.thrift[what, streams] for side in peers)
             for side in sides:
                 rate, each = side.best[what, streams], side.thrift[what, streams]
+                found = {"what": what, "streams": streams, "side": side.name, "per_s": round(rate, 1)}
+                rows.append({**found, "ratio": round(rate / best, 3), "cpu_ratio": round(each / thrift, 3)})
+                if options.json:
+                    continue
                 row = f"{what:8s} {streams:3d} streams  {side.name:24s} {rate:8.1f} /s {rate / best:6.2f}"
                 print(f"{row}   {each:8.1f} /CPU s {each / thrift:6.2f}", flush=True)
-    print(f"load average {os.getloadavg()}; each rate is followed by its ratio to the best peer's")
+    if options.json:
+        most = ("answers", max(options.streams))
+        mine = max(side.best[most] for side in ours)
+        peer = max(peers, key=lambda side: side.best[most])
+        print(
+            json.dumps(
+                {
+                    "name": name,
+                    "ours": round(mine, 1),
+                    "peer": peer.name,
+                    "theirs": round(peer.best[most], 1),
+                    "unit": f"tokens/s, {most[1]} streams answering",
+                    "ratio": round(mine / peer.best[most], 3),
+                    "machine": machine(),
+                    "rows": rows,
+                }
+            )
+        )
+    else:
+        print(f"load average {os.getloadavg()}; each rate is followed by its ratio to the best peer's")
     for side in sides:
         side.close()

@@ -1,6 +1,7 @@
 """Prompt and generation speed of SmolLM2-135M against llama.cpp, in turns. Several files and both attention settings may be given.
 
 Run: python benchmarks/generate_vs_llamacpp.py --python PATH/bin/python [--gguf FILE ...]   (an environment with llama-cpp-python)
+LLAMA_CPP_LIB_PATH=FOLDER takes the libraries of another build: those of a wheel may be made for AVX2 only, which this processor is above.
 Without files: F16 made from the model here, and the package's own Q4_1. Q4 and Q8 crash where gcc before 12.4 built for AMX.
 """
 
@@ -26,7 +27,7 @@ def main() -> None:
         for path in files
         for mode in (("-", "fa") if options.flash else ("-",))
     ]  # fmt: skip
-    compare(options, folder, peers)
+    compare(options, folder, peers, "generate_vs_llamacpp")
 
 
 if __name__ == "__main__":

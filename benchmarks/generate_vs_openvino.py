@@ -10,7 +10,12 @@ def main() -> None:
     """Measure and print."""
     options = parser(__doc__).parse_args()
     folder, file = smollm2()
-    compare(options, folder, [Side("OpenVINO GenAI", "openvino", file, options.threads, "-", options.python)])
+    compare(
+        options,
+        folder,
+        [Side("OpenVINO GenAI", "openvino", file, options.threads, "-", options.python)],
+        "generate_vs_openvino",
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,12 @@ def main() -> None:
     """Measure and print."""
     options = parser(__doc__).parse_args()
     folder, _ = smollm2()
-    compare(options, folder, [Side("transformers bf16", "transformers", folder, options.threads, "-", options.python)])
+    compare(
+        options,
+        folder,
+        [Side("transformers bf16", "transformers", folder, options.threads, "-", options.python)],
+        "generate_vs_transformers",
+    )
 
 
 if __name__ == "__main__":
