@@ -193,7 +193,7 @@ def test_texts_when_an_answer_repeats_a_training_document_then_it_is_named_with_
         assert part in text, part
     say(page, "hello", 2)
     page.get_by_role("button", name="Training texts in this answer").last.click()
-    page.get_by_text("No 8 words in a row stand in the 1 training documents.").wait_for()
+    page.get_by_text("No 8 words in a row stand in the 1 training document.").wait_for()
     with serve_pages() as bare:
         other = open_page(bare)
         ready(other)

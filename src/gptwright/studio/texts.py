@@ -35,7 +35,7 @@ async def look_up(corpus: Path | None, text: str, model: str, hosted: bool) -> s
 
 def to_html(text: str, found: Overlap, model: str, hosted: bool) -> str:
     """What was found, each passage with the documents that hold it and their licences."""
-    read = f"{found.documents:,} training documents"
+    read = f"{found.documents:,} training document{'s' * (found.documents != 1)}"
     if not found.complete:
         share = found.documents / max(1, found.of)
         read = (
