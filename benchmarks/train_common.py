@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -183,6 +183,7 @@ def speed_arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--steps", type=int, default=6, help="timed steps of a round")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon", help="ours; every peer has AdamW")
     return parser
 
 
@@ -215,7 +216,8 @@ def compare_widths(args: argparse.Namespace, peer: str, ours: Side, theirs: Side
         return
     rows = []
     for width in args.widths:
-        given = ["--widths", str(width), "--layers", str(args.layers), "--steps", str(args.steps), *options]
+        given = ["--widths", str(width), "--layers", str(args.layers), "--steps", str(args.steps)]
+        given += ["--optimizer", args.optimizer, *options]
         best = rounds(sys.argv[0], ("ours", "theirs"), given, args.rounds)
         us, them = best["ours"], best["theirs"]
         row = {"width": width, "ours": us["tokens_per_s"], "theirs": them["tokens_per_s"]}
@@ -246,7 +248,9 @@ def tokens_per_cpu_s(cpu_s: Any) -> float:
     return ROWS * SEQ_LEN / statistics.median(cpu_s)
 
 
-def train_ours(data: Any, config: ModelConfig, steps: int) -> dict[str, Any]:
+def train_ours(
+    data: Any, config: ModelConfig, steps: int, optimizer: Literal["muon", "adamw"] = "muon"
+) -> dict[str, Any]:
     """Our loop as users run it; the median of its steps, the first two left out."""
     from gptwright.train.config import TrainConfig
     from gptwright.train.loop import train
@@ -254,7 +258,7 @@ def train_ours(data: Any, config: ModelConfig, steps: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         begin, cpu = time.perf_counter(), []
-        settings = TrainConfig(max_steps=steps + 2)
+        settings = TrainConfig(max_steps=steps + 2, optimizer=optimizer)
         result = train(
             config, data, settings, run_dir=Path(folder), callbacks=[lambda _: cpu.append(time.process_time())]
         )

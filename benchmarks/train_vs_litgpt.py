@@ -99,7 +99,7 @@ def main() -> None:
     compare_widths(
         args,
         f"litgpt 0.5.13, {'eager' if args.eager else 'torch.compile'}",
-        lambda config: train_ours(RandomRows(), config, args.steps),
+        lambda config: train_ours(RandomRows(), config, args.steps, args.optimizer),
         lambda config: run_litgpt(config, args.steps + 1, not args.eager),
         ["--eager"] if args.eager else [],
     )

@@ -84,7 +84,7 @@ def main() -> None:
     compare_widths(
         args,
         f"plain PyTorch {torch.__version__} GPT-2, fp32 eager",
-        lambda config: train_ours(RandomRows(), config, args.steps),
+        lambda config: train_ours(RandomRows(), config, args.steps, args.optimizer),
         lambda config: run_plain(config.d_model, config.n_layers, args.steps),
     )
 

@@ -110,7 +110,7 @@ def main() -> None:
     compare_widths(
         args,
         f"transformers {transformers.__version__} Trainer, bf16",
-        lambda config: train_ours(RandomRows(), config, args.steps),
+        lambda config: train_ours(RandomRows(), config, args.steps, args.optimizer),
         lambda config: run_timed(config, args.steps),
     )
 
