@@ -4,7 +4,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptwright.corpus.privacy import mask_pii
@@ -36,6 +36,13 @@ PLAIN = [
     "🙂",
     "\n\n",
     "...",
+    "1.",
+    "2)",
+    "**Title**:",
+    "x-ray",
+    "extra",
+    "Wash",
+    "6 eggs",
 ]
 words = st.lists(st.sampled_from(PERSONAL + PLAIN), max_size=14)
 
@@ -47,6 +54,7 @@ def filtered(text: str, cuts: list[int]) -> list[str]:
     return [*out, answer.finish()]
 
 
+@settings(max_examples=300, deadline=None)
 @given(words, st.sampled_from([" ", ", ", "\n", ". "]), st.lists(st.integers(0, 500), max_size=30))
 def test_push_when_pieces_are_cut_anywhere_then_the_result_is_that_of_masking_the_whole(
     parts: list[str], between: str, cuts: list[int]
@@ -74,6 +82,13 @@ def test_push_when_words_are_plain_then_at_most_the_last_word_waits() -> None:
     for word in ["It", "was", "a", "bright", "cold", "day", "in", "April", ""]:
         sent += answer.push(word + " ")
     assert sent.strip() == "It was a bright cold day in April"
+
+
+def test_push_when_a_number_is_followed_by_a_plain_word_then_it_does_not_wait_for_that_words_end() -> None:
+    answer = AnswerFilter()
+    assert answer.push("3. ") == ""  # could be the first group of a telephone number
+    assert answer.push("Wa") == "3. "
+    assert answer.push("sh ") == "Wash "
 
 
 @pytest.mark.parametrize("text", ["x" * 20_000, "1 2 3 4 5 " * 2_000, "1234567890" * 2_000, "A" * 5 + " B2 C3" * 3_000])

@@ -23,6 +23,9 @@ _WORD = re.compile(r"\S+")
 _MAY_CONTINUE = re.compile(r"\S*\d\S*|[+()./,;:#*\-–—]+|[A-Z]{2,6}|(?i:e?xtn?|extension|x)[.,:]?")
 """Words that a grouped number can hold before its last group: digits, brackets, IBAN bank codes, "ext."."""
 
+_MAY_BE_GROUP = re.compile(r"[0-9A-Z+()./,;:#*\-–—]*|(?i:e|ex|ext|extn|x|exten\w*)[.,:]?\S*")
+"""Beginnings of words that can be a further group of such a number. Whatever else begins ends the number: "3. Wash" is a list."""
+
 
 class AnswerFilter:
     """Turns pieces of an answer into pieces that are safe to send.
@@ -62,6 +65,8 @@ class AnswerFilter:
             return len(self._text)
         at_end = words[-1].end() == len(self._text)
         start = words[-1].start() if at_end else len(self._text)
+        if at_end and not _MAY_BE_GROUP.fullmatch(words[-1][0]):
+            return start
         for word in reversed(words[:-1] if at_end else words):
             if not _MAY_CONTINUE.fullmatch(word[0]):
                 break
