@@ -119,7 +119,7 @@ def chosen_rows(
     path = part_path(corpus_dir, "docs", number)
     try:
         yield from _rows(path, chosen, columns)
-    except (OSError, pa.ArrowInvalid) as error:  # a page's checksum, or what its header says
+    except (OSError, pa.ArrowException) as error:  # a page's checksum, or what its header says
         raise UserError(
             f"documents of the corpus cannot be read: {path.stem} is damaged",
             where=str(path),
