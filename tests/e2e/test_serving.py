@@ -73,7 +73,9 @@ def test_client_when_it_chats_then_streamed_and_whole_answers_agree_with_python(
     whole = client.chat.completions.create(**options)
     streamed = "".join(c.choices[0].delta.content or "" for c in client.chat.completions.create(**options, stream=True))
     assert whole.choices[0].message.content == streamed
-    likeliest = client.chat.completions.create(**options | {"temperature": 0})  # what is sampled is marked by the server
+    likeliest = client.chat.completions.create(
+        **options | {"temperature": 0}
+    )  # what is sampled is marked by the server
     own = gw.load("production", project=str(finished)).chat(messages, max_tokens=12, temperature=0)
     assert likeliest.choices[0].message.content == own
     assert whole.model.startswith("tiny-finetune-")

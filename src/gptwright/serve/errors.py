@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from gptwright.core.errors import GptwrightError, UserError
@@ -179,6 +179,11 @@ def install(app: FastAPI, counted: Callable[[str], None] = lambda code: None) ->
         log.error("the control store did not answer", exc_info=error)
         return respond(request, database_away())
 
+    async def unkept(request: Request, _error: Exception) -> Response:
+        return respond(
+            request, ApiError(400, "The request holds a character that the server's store cannot keep, such as U+0000.")
+        )
+
     async def gone(_request: Request, _error: Exception) -> Response:
         return Response(status_code=499)
 
@@ -187,6 +192,7 @@ def install(app: FastAPI, counted: Callable[[str], None] = lambda code: None) ->
 
     app.add_exception_handler(ClientGoneError, gone)
     app.add_exception_handler(OperationalError, away)
+    app.add_exception_handler(DataError, unkept)
     app.add_exception_handler(ValidationError, inner)  # a request put into the terms of another
     app.add_exception_handler(ApiError, api)
     app.add_exception_handler(UserError, user)
