@@ -152,7 +152,7 @@ def test_message_when_a_person_writes_html_then_it_is_shown_as_text(open_page: A
 def test_settings_when_changed_then_the_model_gets_them(open_page: Any, url: str) -> None:
     page = open_page(url)
     ready(page)
-    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("button", name="Settings", exact=True).click()
     slider = page.get_by_role("slider", name="Temperature")
     page.wait_for_timeout(400)  # the menu takes the focus when it has opened
     for _ in range(4):

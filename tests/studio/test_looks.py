@@ -77,7 +77,7 @@ def test_page_when_axe_looks_at_it_in_every_state_then_nothing_is_serious(
     page.get_by_role("button", name="Correct this answer").last.click()
     look("correction")
     page.get_by_role("button", name="Cancel").click()
-    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("button", name="Settings", exact=True).click()
     page.get_by_role("slider", name="Temperature").wait_for()
     look("settings")
     page.keyboard.press("Escape")
