@@ -10,6 +10,7 @@ import pytest
 
 OURS = {
     # Of other protocols, or our own.
+    "/v1/detect",
     "/v1/messages",
     "/v1/messages/count_tokens",
     "/v1/feedback",
