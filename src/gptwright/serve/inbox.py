@@ -69,7 +69,7 @@ class Inbox(Generic[Item]):
         """Take the next.
 
         Args:
-            until: how long to wait, as ``loop.time()``; never earlier than in the call before.
+            until: how long to wait, as ``loop.time()``.
 
         Raises:
             TimeoutError: nothing came.
@@ -77,9 +77,10 @@ class Inbox(Generic[Item]):
         while not self._items:
             if self._loop.time() >= until:
                 raise TimeoutError
-            self._until = until
-            if self._alarm is None:
+            if self._alarm is None or until < self._until:
+                self.close()
                 self._alarm = self._loop.call_at(until, self._ring)
+            self._until = until
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
@@ -88,7 +89,7 @@ class Inbox(Generic[Item]):
         return self._items.popleft()
 
     def close(self) -> None:
-        """No more waiting."""
+        """Stop the timer."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
