@@ -227,13 +227,22 @@ def test_keeping_when_there_is_no_store_then_it_says_so(start: Any) -> None:
     url, _ = start()
     response = httpx.post(url + "/v1/feedback", json={"model": "m", "kind": "thumb", "value": {}})
     assert (response.status_code, response.json()["error"]["code"]) == (501, "no_control_store")
-    for path in ("/v1/responses/x", "/v1/files", "/v1/batches", "/v1/conversations/x"):
+    for path in (
+        "/v1/responses/x",
+        "/v1/chat/completions",
+        "/v1/chat/completions/x",
+        "/v1/files",
+        "/v1/batches",
+        "/v1/conversations/x",
+    ):
         assert httpx.get(url + path).status_code == 501
     asked = {"model": "production", "input": "hello"}
     answer = httpx.post(url + "/v1/responses", json=asked)
     assert (answer.status_code, answer.json()["store"]) == (200, False)
-    refused = httpx.post(url + "/v1/responses", json={**asked, "store": True})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "store")
+    chat = {"model": "production", "messages": [{"role": "user", "content": "hello"}]}
+    for path, body in (("/v1/responses", asked), ("/v1/chat/completions", chat)):
+        refused = httpx.post(url + path, json={**body, "store": True})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "store")
 
 
 def test_feedback_when_taken_back_then_only_the_callers_own_goes_and_its_words_leave_the_file(

@@ -76,6 +76,24 @@ def _chat(client: openai.OpenAI) -> None:
     assert raw_answer.headers["x-request-id"] == raw_answer.parse()._request_id
 
 
+@case(
+    "GET /v1/chat/completions",
+    "GET /v1/chat/completions/{completion_id}",
+    "POST /v1/chat/completions/{completion_id}",
+    "DELETE /v1/chat/completions/{completion_id}",
+    "GET /v1/chat/completions/{completion_id}/messages",
+)
+def _stored_chats(client: openai.OpenAI) -> None:
+    made = client.chat.completions.create(model="production", messages=ASK, store=True, metadata={"a": "b"})
+    assert made.id in [one.id for one in client.chat.completions.list(model="production", metadata={"a": "b"})]
+    assert client.chat.completions.retrieve(made.id).choices[0].message.content == SAID
+    assert [message.content for message in client.chat.completions.messages.list(made.id)] == ["hello"]
+    assert client.chat.completions.update(made.id, metadata={"c": "d"}).id == made.id
+    assert client.chat.completions.delete(made.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.retrieve(made.id)
+
+
 @case("POST /v1/completions")
 def _completions(client: openai.OpenAI) -> None:
     many = client.completions.create(model="production", prompt=["a", "b"], echo=True, logprobs=1, max_tokens=3)

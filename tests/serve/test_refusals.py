@@ -33,8 +33,6 @@ def error(response: httpx.Response) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("metadata", {"a": "b"}),
-        ("store", True),
         ("service_tier", "flex"),
         ("reasoning_effort", "low"),
         ("modalities", ["text", "audio"]),
@@ -196,7 +194,7 @@ def test_chat_when_the_conversation_exceeds_the_context_then_400_or_shortened_on
     ("method", "path", "status"),
     [
         ("GET", "/v1/nothing", 404),
-        ("GET", "/v1/chat/completions", 405),
+        ("GET", "/v1/completions", 405),
         ("DELETE", "/v1/models", 405),
         ("GET", "/nothing", 404),
         ("POST", "/v1/models/%00", 405),
@@ -213,8 +211,8 @@ def test_any_when_path_or_method_is_wrong_then_the_error_has_the_shape(
 def test_client_when_refused_then_the_official_client_raises_its_own_errors(http: httpx.Client) -> None:
     client = openai.OpenAI(base_url=f"{http.base_url}/v1", api_key="none", max_retries=0)
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="production", messages=[{"role": "user", "content": "x"}], store=True)
-    assert (caught.value.param, caught.value.code) == ("store", "unsupported_parameter")
+        client.chat.completions.create(model="production", messages=[{"role": "user", "content": "x"}], verbosity="low")
+    assert (caught.value.param, caught.value.code) == ("verbosity", "unsupported_parameter")
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nope", messages=[{"role": "user", "content": "x"}])
 

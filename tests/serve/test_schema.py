@@ -76,6 +76,6 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
 TOGETHER = frozenset(
     {"tools", "tool_choice", "response_format", "text", "logit_bias", "frequency_penalty", "presence_penalty", "n"}
     | {"max_tokens", "max_completion_tokens", "top_logprobs", "best_of", "stream_options", "previous_response_id"}
-    | {"conversation", "system", "encoding_format", "background", "store"}
+    | {"conversation", "system", "encoding_format", "background", "store", "metadata"}
 )
 SIMPLE = {"messages": [{"role": "user", "content": "hello"}], "input": "hello", "prompt": "hello", "max_tokens": 9}

@@ -1,4 +1,5 @@
-"""Tables of the control store that only the server uses: uploaded files, batches, stored responses and their conversations.
+"""Tables of the control store that only the server uses: uploaded files, batches, stored responses and their
+conversations, stored chat completions.
 
 Times are UTC; ``key_id`` is the API key that owns a row, None where the server asks for no key. ``info`` is the caller's own metadata.
 """
@@ -104,3 +105,18 @@ class StoredResponse(Base):
     previous_id: Mapped[str | None]
     body: Mapped[dict[str, Any]]
     items: Mapped[list[Any]]
+
+
+class StoredChat(Base):
+    """A chat completion that may be asked for again, with the messages that it answered; ``position`` orders them."""
+
+    __tablename__ = "stored_chat"
+    position: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    key_id: Mapped[int | None] = mapped_column(sa.ForeignKey("api_key.id"), index=True)
+    created_at: Mapped[datetime.datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime.datetime] = mapped_column(index=True)
+    model: Mapped[str]
+    info: Mapped[dict[str, Any]]
+    body: Mapped[dict[str, Any]]
+    messages: Mapped[list[Any]]

@@ -1,6 +1,6 @@
 """The shapes of answers, as the schema at ``/openapi.json`` shows them and as the official client reads them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -113,6 +113,60 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: TokenUsage
+
+
+ASKED = (
+    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed"),
+    *("tools", "tool_choice", "response_format"),
+)
+"""What a stored chat completion tells of its request."""
+
+
+class StoredCompletion(ChatCompletion):
+    """A chat completion that was kept, with what was asked for; null is what the request did not name."""
+
+    metadata: dict[str, str]
+    request_id: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+
+class ChatList(BaseModel):
+    """Stored chat completions, a page of them. Where there is none, the ids are empty."""
+
+    object: Literal["list"] = "list"
+    data: list[StoredCompletion]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class KeptMessage(BaseModel):
+    """A message that a stored chat completion answered. ``content`` is its whole text, ``content_parts`` the parts that it was sent in."""
+
+    id: str
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None
+    refusal: None = None
+    content_parts: list[dict[str, Any]] | None = None
+    tool_calls: list[AnswerCall] | None = None
+    tool_call_id: str | None = None
+
+
+class MessageList(BaseModel):
+    """Messages, a page of them."""
+
+    object: Literal["list"] = "list"
+    data: list[KeptMessage]
+    first_id: str
+    last_id: str
+    has_more: bool
 
 
 class TextLogprobs(BaseModel):

@@ -20,6 +20,7 @@ from gptwright.infer.watermark import Watermark
 from gptwright.serve import answers as shapes
 from gptwright.serve import errors
 from gptwright.serve.batches import workers
+from gptwright.serve.chats import add_chats
 from gptwright.serve.checks import add_checks
 from gptwright.serve.config import ServeConfig
 from gptwright.serve.edge import Edge
@@ -32,7 +33,7 @@ from gptwright.serve.metrics import Metrics
 from gptwright.serve.protocols import ModelInfo, Models
 from gptwright.serve.respond import Responder
 from gptwright.serve.responses import add_responses
-from gptwright.serve.schema import ChatRequest, CompletionRequest
+from gptwright.serve.schema import CompletionRequest
 from gptwright.serve.tokens import add_tokens
 from gptwright.serve.tracing import Tracer, exporting
 
@@ -133,11 +134,7 @@ def create_app(
 
 
 def _add_text(app: FastAPI, backend: Backend) -> None:
-    @app.post("/v1/chat/completions", response_model=shapes.ChatCompletion, responses=STREAMS)
-    async def chat(body: ChatRequest, request: Request) -> Response:
-        answer = await backend.chat(body, request, whole=not body.stream)
-        responder = Responder(backend, answer, "chat", bool(body.logprobs), n=body.n or 1)
-        return await (responder.streamed(usage=body.wants_usage) if body.stream else responder.whole())
+    add_chats(app, backend, STREAMS)
 
     @app.post("/v1/completions", response_model=shapes.TextCompletion, responses=STREAMS)
     async def completion(body: CompletionRequest, request: Request) -> Response:

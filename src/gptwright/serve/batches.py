@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.types import Message, Scope
 
 from gptwright.core.control import ControlStore, utc_now
-from gptwright.core.serving_tables import Batch, BatchLine, StoredResponse
+from gptwright.core.serving_tables import Batch, BatchLine, StoredChat, StoredResponse
 from gptwright.serve.batch_store import BatchStore
 from gptwright.serve.caller import BATCH, Caller
 from gptwright.serve.file_store import FileStore
@@ -156,7 +156,8 @@ class Worker:
         """Delete what is kept no longer."""
         self._files.clean()
         with self._control.session() as session:
-            session.execute(sa.delete(StoredResponse).where(StoredResponse.expires_at <= utc_now()))
+            for table in (StoredResponse, StoredChat):
+                session.execute(sa.delete(table).where(table.expires_at <= utc_now()))
 
 
 async def call(app: FastAPI, path: str, body: dict[str, Any], caller: Caller) -> tuple[int, dict[str, Any]]:

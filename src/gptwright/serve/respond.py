@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -130,6 +130,7 @@ class Responder:
         logprobs: whether log probabilities of tokens were asked for.
         echo: whether a plain text begins with its prompt.
         n: choices wanted of each prompt; more may be generated to choose from.
+        keep: told the whole answer before the client hears of its end, so that it can ask for it at once; None: it is not kept.
     """
 
     backend: Backend
@@ -138,6 +139,7 @@ class Responder:
     logprobs: bool
     echo: bool = False
     n: int = 1
+    keep: Callable[[dict[str, Any]], Awaitable[None]] | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
@@ -148,14 +150,20 @@ class Responder:
 
     async def whole(self) -> Response:
         """The answer in one piece."""
-        choices = [_Choice() for _ in range(max(1, self.answer.flow.choices))]
+        choices = self._choices()
         try:
             async for part in self.speech.parts():
                 if part is not None:
                     choices[part.index].take(part)
         finally:
             self.speech.close()
-        return JSONResponse(self._body(choices), headers=self.headers())
+        body = self._body(choices)
+        if self.keep is not None:
+            await self.keep(body)
+        return JSONResponse(body, headers=self.headers())
+
+    def _choices(self) -> list[_Choice]:
+        return [_Choice() for _ in range(max(1, self.answer.flow.choices))]
 
     async def streamed(self, *, usage: bool) -> Response:
         """The answer in pieces."""
@@ -163,7 +171,7 @@ class Responder:
         return EventStream(self._stream(followed(first, parts), usage), self.headers(), self.speech)
 
     async def _stream(self, parts: AsyncIterator[Part | None], usage: bool) -> AsyncIterator[str]:
-        head = self._head(usage)
+        head, choices = self._head(usage), self._choices()
         try:
             for chunk in self._opening(head):
                 yield chunk
@@ -171,8 +179,12 @@ class Responder:
                 if part is None:
                     yield ": keep-alive\n\n"
                     continue
+                if self.keep is not None:
+                    choices[part.index].take(part)
                 for chunk in self._chunks(head, part):
                     yield chunk
+            if self.keep is not None:
+                await self.keep(self._body(choices))
             if usage:
                 yield self._usage_chunk()
             yield "data: [DONE]\n\n"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from gptwright.serve.body import Body, Label, Model
+from gptwright.serve.body import Body, Label, Metadata, Model
 from gptwright.serve.structure import FunctionTool, ResponseFormat, ToolChoice
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -153,7 +153,7 @@ class ChatRequest(Sampling):
     """``POST /v1/chat/completions``."""
 
     unsupported = frozenset(
-        {"functions", "function_call", "modalities", "store", "service_tier", "metadata", "audio", "prediction"}
+        {"functions", "function_call", "modalities", "service_tier", "audio", "prediction"}
         | {"web_search_options", "verbosity", "reasoning_effort", "moderation", "prompt_cache_retention"}
         | {"prompt_cache_options"}
     )
@@ -170,6 +170,10 @@ class ChatRequest(Sampling):
         default=None,
         description="A hint that prompts are alike; here all prompts share one cache, so it changes nothing.",
     )
+    store: bool | None = Field(
+        default=False, description="Keep the answer with its messages, to be asked for again; personal data masked."
+    )
+    metadata: Metadata | None = Field(default=None, description="Kept with the answer; only together with store.")
     truncation: Literal["disabled", "auto"] | None = Field(
         default=None,
         description="What to do when the conversation is longer than the model's context: refuse it (disabled), or drop the "
@@ -182,6 +186,8 @@ class ChatRequest(Sampling):
             raise PydanticCustomError("top_logprobs", "only together with logprobs: true", {"param": "top_logprobs"})
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise PydanticCustomError("max_tokens", "differs from max_completion_tokens", {"param": "max_tokens"})
+        if self.metadata and not self.store:
+            raise PydanticCustomError("metadata", "only together with store: true", {"param": "metadata"})
         return self
 
     @property
