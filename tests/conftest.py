@@ -19,6 +19,10 @@ import pytest
 # A process that a test spawns imports the test's module by its name, which begins at the repository's root.
 sys.path.append(str(Path(__file__).parents[1]))
 
+from tests import databases
+
+postgres, migrated, control = databases.postgres, databases.migrated, databases.control
+
 SUBJECTS = [
     "the cat",
     "a dog",

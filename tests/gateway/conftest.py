@@ -173,7 +173,3 @@ def fake() -> Iterator[FakeProvider]:
     yield found
     found.release.set()
     found.server.shutdown()
-
-
-# The control store, on SQLite and on PostgreSQL.
-postgres, migrated, control = servers.postgres, servers.migrated, servers.control

@@ -1,7 +1,6 @@
 """Judgements that people agreed to become files that fine-tuning reads; nothing else leaves the store."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,6 @@ ASKED = {"role": "user", "content": "Who are you?"}
 
 def said(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
-
-
-@pytest.fixture
-def control(tmp_path: Path) -> Iterator[ControlStore]:
-    store = ControlStore.open(tmp_path / "control.sqlite")
-    yield store
-    store.close()
 
 
 def judge(control: ControlStore, kind: str, messages: list[Any], value: dict[str, Any], consent: bool = True) -> None:

@@ -20,10 +20,10 @@ def against(name):
 
 
 @pytest.fixture
-def registry(tmp_path):
-    store = ControlStore.open(tmp_path / "state" / "control.sqlite")
-    yield Registry(store, tmp_path)
-    store.close()
+def registry(control, tmp_path):
+    found = Registry(control, tmp_path)
+    found.place = control.place
+    return found
 
 
 def add(registry, name, verdict=GOOD):
@@ -132,8 +132,8 @@ def test_registry_when_imported_then_torch_is_not():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def _race(root: str, name: str, together, results) -> None:
-    store = ControlStore.open(Path(root) / "state" / "control.sqlite")
+def _race(place: str | Path, root: str, name: str, together, results) -> None:
+    store = ControlStore.open(place)
     registry = Registry(store, Path(root))
     together.wait(60)
     try:
@@ -152,7 +152,10 @@ def test_promote_by_several_processes_at_once_then_exactly_one_wins(registry):
         add(registry, name)
     context = multiprocessing.get_context("spawn")
     together, results = context.Barrier(len(names)), context.Queue()
-    processes = [context.Process(target=_race, args=(str(registry.root), name, together, results)) for name in names]
+    processes = [
+        context.Process(target=_race, args=(registry.place, str(registry.root), name, together, results))
+        for name in names
+    ]
     for process in processes:
         process.start()
     outcomes = dict(results.get(timeout=60) for _ in names)

@@ -95,10 +95,10 @@ def ask(url: str, model: str, prompt: str, **more: Any) -> dict[str, Any]:
 
 
 def test_adapters_when_asked_at_once_with_their_base_answer_as_each_alone_from_one_engine(
-    start: Callable[..., tuple[str, Any]], shelf: Shelf
+    stored: Callable[..., tuple[str, Any]], shelf: Shelf
 ) -> None:
     shelf.check()
-    url, _ = start(models=shelf)
+    url, _ = stored(models=shelf)
     names = [BASE, "formal", "short", TUNED]
     alone = {(name, prompt): ask(url, name, prompt) for name in names for prompt in PROMPTS}
     assert {answer["model"] for answer in alone.values()} == set(names)
@@ -162,9 +162,9 @@ def test_draft_when_set_changes_no_answer_and_must_be_there(project: Project) ->
 
 
 def test_metrics_when_adapters_answer_count_them_at_their_base(
-    start: Callable[..., tuple[str, Any]], shelf: Shelf
+    stored: Callable[..., tuple[str, Any]], shelf: Shelf
 ) -> None:
-    url, _ = start(models=shelf)
+    url, _ = stored(models=shelf)
     ask(url, "formal", "the cat")
     ask(url, "short", "the cat")
     lines = httpx.get(url + "/metrics").text.splitlines()

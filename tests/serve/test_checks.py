@@ -20,9 +20,9 @@ Start = Callable[..., tuple[str, Any]]
 
 
 def test_moderation_when_asked_by_the_official_client_names_what_was_found_and_what_was_judged(
-    start: Start, check: Callable[[str, Any], None]
+    stored: Start, check: Callable[[str, Any], None]
 ) -> None:
-    url, _ = start()
+    url, _ = stored()
     client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
     texts = ["The cat sat.", "Call +1 650 253 0000 or write to bob.smith@example.org."]
     answer = client.moderations.create(input=texts)
@@ -41,8 +41,8 @@ def test_moderation_when_asked_by_the_official_client_names_what_was_found_and_w
     assert raw["model"] == "gptwright-guard"
 
 
-def test_moderation_when_the_server_has_judges_of_its_own_reports_their_scores(start: Start) -> None:
-    url, _ = start(moderator=Moderator(lambda text: 0.75, lambda text: 0.0))
+def test_moderation_when_the_server_has_judges_of_its_own_reports_their_scores(stored: Start) -> None:
+    url, _ = stored(moderator=Moderator(lambda text: 0.75, lambda text: 0.0))
     result = httpx.post(url + "/v1/moderations", json={"input": "you"}).json()["results"][0]
     assert (result["flagged"], result["categories"]["toxicity"], result["category_scores"]["toxicity"]) == (
         True,
@@ -53,8 +53,8 @@ def test_moderation_when_the_server_has_judges_of_its_own_reports_their_scores(s
     assert "flagged-words" in result["judged"]
 
 
-def test_moderation_when_parts_of_one_input_come_judges_them_together(start: Start) -> None:
-    url, _ = start()
+def test_moderation_when_parts_of_one_input_come_judges_them_together(stored: Start) -> None:
+    url, _ = stored()
     parts = [{"type": "text", "text": "hello"}, {"type": "text", "text": "a@example.org"}]
     results = httpx.post(url + "/v1/moderations", json={"input": parts}).json()["results"]
     assert [result["flagged"] for result in results] == [True]
@@ -77,9 +77,9 @@ def test_moderation_when_parts_of_one_input_come_judges_them_together(start: Sta
     ],
 )
 def test_moderation_when_it_cannot_be_done_names_the_field(
-    start: Start, body: dict[str, Any], status: int, param: str
+    stored: Start, body: dict[str, Any], status: int, param: str
 ) -> None:
-    url, _ = start()
+    url, _ = stored()
     answer = httpx.post(url + "/v1/moderations", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text
 
@@ -97,7 +97,7 @@ class OneModel:
         return "tiny-pretrain-0123456789", self._engine
 
 
-def test_answer_when_marked_is_found_over_http_and_a_persons_text_is_not(start: Start, tmp_path: Path) -> None:
+def test_answer_when_marked_is_found_over_http_and_a_persons_text_is_not(stored: Start, tmp_path: Path) -> None:
     import torch
 
     from gptwright.infer.engine import Engine
@@ -115,7 +115,7 @@ def test_answer_when_marked_is_found_over_http_and_a_persons_text_is_not(start: 
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     with Engine(model, tokenizer, max_batch=4) as engine:
         engine.watermark(MARK)
-        url, _ = start(models=OneModel(engine), watermark=MARK)
+        url, _ = stored(models=OneModel(engine), watermark=MARK)
         body = {
             "model": "tiny-pretrain-0123456789",
             "messages": [{"role": "user", "content": "the cat"}],
@@ -144,11 +144,11 @@ def test_answer_when_marked_is_found_over_http_and_a_persons_text_is_not(start: 
         assert httpx.post(url + "/v1/detect", json={"input": "cat"}).json()["verdict"] == "too_short"
 
 
-def test_detect_when_nothing_was_ever_marked_or_a_value_is_wrong_says_so(start: Start) -> None:
-    url, _ = start()
+def test_detect_when_nothing_was_ever_marked_or_a_value_is_wrong_says_so(stored: Start) -> None:
+    url, _ = stored()
     answer = httpx.post(url + "/v1/detect", json={"input": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_watermark")
-    url, _ = start(watermark=MARK)
+    url, _ = stored(watermark=MARK)
     for body, param in (
         ({}, "input"),
         ({"input": "a", "max_false_positive_rate": 0}, "max_false_positive_rate"),

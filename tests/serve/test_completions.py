@@ -61,8 +61,8 @@ def test_completions_when_a_seed_is_given_then_choices_have_seeds_of_their_own(s
     assert [request.config.seed for request in shared[1].requests[before:]] == [5, 6, 7]
 
 
-def test_completions_when_best_of_is_given_then_the_likeliest_are_chosen(start: Any) -> None:
-    url, app = start()
+def test_completions_when_best_of_is_given_then_the_likeliest_are_chosen(stored: Any) -> None:
+    url, app = stored()
     engine = app.state.backend.models.fake
     plain = engine._text
     numbers = iter(range(100))
@@ -129,8 +129,8 @@ def test_chat_when_several_answers_are_asked_for_then_each_is_whole(client: open
     assert finished == {0, 1, 2}
 
 
-def test_slots_when_one_request_has_more_choices_than_there_are_then_it_runs_alone(start: Any) -> None:
-    url, app = start(config=ServeConfig(max_concurrent=2))
+def test_slots_when_one_request_has_more_choices_than_there_are_then_it_runs_alone(stored: Any) -> None:
+    url, app = stored(config=ServeConfig(max_concurrent=2))
     answer = post(url, prompt=["a", "b", "c", "d"])
     assert [choice["text"][-1] for choice in answer.json()["choices"]] == ["a", "b", "c", "d"]
     assert app.state.backend.slots.taken == 0

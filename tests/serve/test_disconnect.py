@@ -34,8 +34,8 @@ def cancelled(engine: Any) -> bool:
     return bool(engine.requests) and engine.requests[-1].finish_reason == "cancelled"
 
 
-def test_stream_when_the_client_leaves_in_the_middle_then_the_engine_stops(start: Any) -> None:
-    url, app = start()
+def test_stream_when_the_client_leaves_in_the_middle_then_the_engine_stops(stored: Any) -> None:
+    url, app = stored()
     with httpx.stream("POST", url + CHAT, json=body("slow", stream=True)) as response:
         lines = response.iter_lines()
         for _ in range(6):
@@ -47,18 +47,18 @@ def test_stream_when_the_client_leaves_in_the_middle_then_the_engine_stops(start
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_chat_when_the_client_leaves_before_the_first_token_then_the_engine_stops(start: Any, stream: bool) -> None:
-    url, app = start()
+def test_chat_when_the_client_leaves_before_the_first_token_then_the_engine_stops(stored: Any, stream: bool) -> None:
+    url, app = stored()
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(url + CHAT, json=body("hang", stream=stream), timeout=httpx.Timeout(30, read=0.5))
     assert comes_true(lambda: cancelled(app.state.backend.models.fake))
     assert comes_true(lambda: app.state.backend.slots.taken == 0)
 
 
-def test_stream_when_nothing_comes_for_a_while_then_comments_keep_it_alive(start: Any) -> None:
+def test_stream_when_nothing_comes_for_a_while_then_comments_keep_it_alive(stored: Any) -> None:
     from gptwright.serve.config import ServeConfig
 
-    url, _ = start(config=ServeConfig(keep_alive=0.05, request_timeout=1.0))
+    url, _ = stored(config=ServeConfig(keep_alive=0.05, request_timeout=1.0))
     with httpx.stream("POST", url + CHAT, json=body("hang", stream=True)) as response:
         text = "".join(response.iter_text())
     assert text.count(": keep-alive") >= 3

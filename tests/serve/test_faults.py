@@ -284,10 +284,10 @@ def test_log_when_its_file_may_not_grow_then_the_server_answers(tmp_path: Path) 
 @posix
 @pytest.mark.slow
 def test_server_when_told_to_stop_under_load_then_all_that_runs_ends_whole_and_the_rest_is_refused(
-    tmp_path: Path,
+    control: ControlStore, tmp_path: Path
 ) -> None:
     load = loader()
-    with load.real_server(tmp_path / "control.sqlite", seq_len=1024, max_concurrent=100) as (url, server):
+    with load.real_server(control, tmp_path, seq_len=1024, max_concurrent=100) as (url, server):
         no_end = {"0": -100, "2": -100}
         asks = [
             {
@@ -323,5 +323,5 @@ def test_server_when_told_to_stop_under_load_then_all_that_runs_ends_whole_and_t
         assert [(status, whole) for status, _, whole in found] == [(200, True)] * 24
         assert [text for _, text, _ in found] == [text for _, text, _ in alone]
         assert server.wait(60) == 0
-    rows = sqlite3.connect(tmp_path / "control.sqlite").execute("SELECT count(*) FROM usage").fetchone()[0]
-    assert rows == 48  # the last ones' use too
+    with control.session() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Usage)) == 48  # the last ones' use too

@@ -147,9 +147,9 @@ def test_check_door_when_the_only_key_is_revoked_then_it_is_refused(control: Con
     ],
 )
 def test_chat_when_a_page_of_another_site_or_a_foreign_name_calls_then_it_is_refused(
-    start: Any, headers: dict[str, str], status: int
+    stored: Any, headers: dict[str, str], status: int
 ) -> None:
-    url, _ = start(config=ServeConfig(allowed_hosts=["gpt.example.com"]))
+    url, _ = stored(config=ServeConfig(allowed_hosts=["gpt.example.com"]))
     response = httpx.post(url + CHAT, json=BODY, headers=headers)
     assert response.status_code == status
     assert "access-control-allow-origin" not in response.headers

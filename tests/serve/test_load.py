@@ -145,17 +145,20 @@ def test_server_when_half_of_many_clients_vanish_then_nothing_is_lost_mixed_or_l
 
 
 @contextmanager
-def real_server(state: Path, seq_len: int = 256, **config: Any) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The real engine behind the server, as a process."""
+def real_server(
+    control: ControlStore, folder: Path, seq_len: int = 256, **config: Any
+) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The real engine behind the server, as a process, with a control store that it opens for itself."""
     script = Path(__file__).with_name("real_server.py")
-    command = [sys.executable, str(script), "--state", str(state), "--config", json.dumps(config)]
+    place = str(control.place)  # type: ignore[attr-defined]
+    command = [sys.executable, str(script), "--state", place, "--config", json.dumps(config)]
     command += ["--seq-len", str(seq_len)]
-    log = state.with_suffix(".log").open("w")
+    log = (folder / "server.log").open("w")
     with log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server:
         assert server.stdout is not None
         try:
             url = server.stdout.readline().strip()
-            assert url, state.with_suffix(".log").read_text()
+            assert url, (folder / "server.log").read_text()
             yield url, server
         finally:
             if server.poll() is None:
@@ -189,11 +192,19 @@ def settled(url: str, seconds: float = 60) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads a process's memory from /proc")
-@pytest.mark.parametrize("seconds", [20, pytest.param(300, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("control", "seconds"),
+    [
+        ("sqlite", 20),
+        pytest.param("sqlite", 300, marks=pytest.mark.soak),
+        pytest.param("postgresql", 300, marks=pytest.mark.soak),
+    ],
+    indirect=["control"],
+)
 def test_real_engine_when_250_of_500_clients_vanish_then_answers_are_right_and_memory_and_pages_return(
-    tmp_path: Path, seconds: float
+    control: ControlStore, tmp_path: Path, seconds: float
 ) -> None:
-    with real_server(tmp_path / "control.sqlite", max_concurrent=500, log_format="json") as (url, server):
+    with real_server(control, tmp_path, max_concurrent=500, log_format="json") as (url, server):
         chance = random.Random(5)
         asks = []
         for number in range(60):

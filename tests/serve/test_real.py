@@ -58,12 +58,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.slow
-def test_server_when_the_engine_is_real_then_whole_streamed_and_direct_answers_agree(start: Any, engine: Any) -> None:
+def test_server_when_the_engine_is_real_then_whole_streamed_and_direct_answers_agree(stored: Any, engine: Any) -> None:
     from gptwright.guard.config import GuardConfig
     from gptwright.guard.guard import Guard
     from gptwright.infer.config import GenerationConfig
 
-    url, _ = start(models=OneModel(engine), guard=Guard(GuardConfig(mask_answers=False)))
+    url, _ = stored(models=OneModel(engine), guard=Guard(GuardConfig(mask_answers=False)))
     client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
     messages: list[Any] = [{"role": "user", "content": "the cat <|im_end|>"}]
     settings: dict[str, Any] = {"model": MODEL, "messages": messages, "seed": 5, "max_tokens": 20, "temperature": 1.0}
@@ -90,10 +90,10 @@ def test_server_when_the_engine_is_real_then_whole_streamed_and_direct_answers_a
 
 
 @pytest.mark.slow
-def test_server_when_the_client_leaves_then_the_real_engine_is_idle_again(start: Any, engine: Any) -> None:
+def test_server_when_the_client_leaves_then_the_real_engine_is_idle_again(stored: Any, engine: Any) -> None:
     import time
 
-    url, app = start(models=OneModel(engine))
+    url, app = stored(models=OneModel(engine))
     body = {"model": MODEL, "prompt": "the cat", "stream": True, "max_tokens": 80}
     with httpx.stream("POST", url + "/v1/completions", json=body) as response:
         lines = response.iter_lines()
@@ -107,7 +107,7 @@ def test_server_when_the_client_leaves_then_the_real_engine_is_idle_again(start:
 
 
 @pytest.mark.slow
-def test_server_when_the_prompt_exceeds_the_real_context_then_400(start: Any, engine: Any) -> None:
-    url, _ = start(models=OneModel(engine))
+def test_server_when_the_prompt_exceeds_the_real_context_then_400(stored: Any, engine: Any) -> None:
+    url, _ = stored(models=OneModel(engine))
     response = httpx.post(url + "/v1/completions", json={"model": MODEL, "prompt": "xyz " * 200})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")

@@ -169,8 +169,8 @@ def test_chat_when_the_model_is_unknown_then_404_lists_those_there_are(http: htt
     assert "demo-finetune-0123456789" in error(response)["message"]
 
 
-def test_chat_when_a_folder_is_asked_for_then_it_is_not_even_looked_at(start: Any) -> None:
-    url, app = start()
+def test_chat_when_a_folder_is_asked_for_then_it_is_not_even_looked_at(stored: Any) -> None:
+    url, app = stored()
     app.state.backend.models.engine = lambda name: pytest.fail(f"asked for {name}")
     assert httpx.post(url + CHAT, json=body(model="/etc")).status_code == 404
 
@@ -242,15 +242,15 @@ def test_completions_when_a_value_is_wrong_then_400_names_the_field(
     assert str(error(response)["param"]).startswith(param)
 
 
-def test_guard_when_a_limit_is_passed_then_400_names_the_message(start: Any) -> None:
-    url, _ = start(guard=Guard(GuardConfig(max_message_chars=5)))
+def test_guard_when_a_limit_is_passed_then_400_names_the_message(stored: Any) -> None:
+    url, _ = stored(guard=Guard(GuardConfig(max_message_chars=5)))
     response = httpx.post(url + CHAT, json=body(messages=[{"role": "user", "content": "too long"}]))
     assert response.status_code == 400
     assert (error(response)["param"], error(response)["code"]) == ("messages[0].content", "message_too_long")
 
 
-def test_slots_when_all_are_taken_then_429_says_when_to_come_back(start: Any) -> None:
-    url, app = start(config=ServeConfig(max_concurrent=1))
+def test_slots_when_all_are_taken_then_429_says_when_to_come_back(stored: Any) -> None:
+    url, app = stored(config=ServeConfig(max_concurrent=1))
     hanging = body(messages=[{"role": "user", "content": "slow"}], stream=True)
     with httpx.stream("POST", url + CHAT, json=hanging) as first:
         lines = first.iter_lines()
@@ -266,8 +266,8 @@ def test_slots_when_all_are_taken_then_429_says_when_to_come_back(start: Any) ->
     assert httpx.post(url + CHAT, json=body()).status_code == 200
 
 
-def test_deadline_when_an_answer_takes_too_long_then_504_and_the_work_is_cancelled(start: Any) -> None:
-    url, app = start(config=ServeConfig(request_timeout=0.3))
+def test_deadline_when_an_answer_takes_too_long_then_504_and_the_work_is_cancelled(stored: Any) -> None:
+    url, app = stored(config=ServeConfig(request_timeout=0.3))
     response = httpx.post(url + CHAT, json=body(messages=[{"role": "user", "content": "hang"}]))
     assert (response.status_code, error(response)["code"]) == (504, "timeout")
     assert app.state.backend.models.fake.requests[-1].ended_from_outside == "cancelled"

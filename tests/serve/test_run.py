@@ -159,8 +159,8 @@ def value(text: str, name: str, *labels: str) -> float:
     return float(rows[0].rsplit(" ", 1)[1])
 
 
-def test_metrics_when_requests_were_answered_then_they_count_under_vllms_names(start: Any) -> None:
-    url, app = start()
+def test_metrics_when_requests_were_answered_then_they_count_under_vllms_names(stored: Any) -> None:
+    url, app = stored()
     model = 'model_name="demo-finetune-0123456789"'
     app.state.backend.models.fake.load_now = (3, 2)
     app.state.backend.models.fake.cache_usage = 0.25
@@ -206,7 +206,7 @@ def test_metrics_when_the_database_is_away_then_answers_still_come(
     assert httpx.post(url + "/v1/responses", json={"model": "production", "input": "x"}).status_code == 200
 
 
-def test_traces_when_answers_are_given_then_a_span_holds_its_parts_and_no_text(start: Any) -> None:
+def test_traces_when_answers_are_given_then_a_span_holds_its_parts_and_no_text(stored: Any) -> None:
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -214,7 +214,7 @@ def test_traces_when_answers_are_given_then_a_span_holds_its_parts_and_no_text(s
     exporter = InMemorySpanExporter()
     provider = sdk.TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    url, _ = start(tracer=Tracer(provider))
+    url, _ = stored(tracer=Tracer(provider))
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     answer = httpx.post(url + CHAT, json=body("my secret"), headers={"traceparent": parent})
     spans = {span.name: span for span in exporter.get_finished_spans()}

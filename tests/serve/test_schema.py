@@ -6,15 +6,23 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from tests.databases import fresh_store
 
 from gptwright.core.control import ControlStore
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["positive", "negative"])
+@pytest.mark.parametrize(
+    ("mode", "database"), [("positive", "sqlite"), ("positive", "postgresql"), ("negative", "sqlite")]
+)
 def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_the_shape(
-    mode: str, tmp_path: Path
+    mode: str, database: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    with fresh_store(database, request, tmp_path) as control:
+        feed(mode, control)
+
+
+def feed(mode: str, control: ControlStore) -> None:
     schemathesis = pytest.importorskip("schemathesis")
     import gw_fakes  # registered by conftest
     from schemathesis.generation import GenerationMode
@@ -24,7 +32,6 @@ def test_api_when_fed_by_its_schema_then_no_answer_is_a_5xx_and_each_error_has_t
 
     models = gw_fakes.Models()
     models.list = lambda: gw_fakes.Models.list(models)[:2]  # without the one that cannot be loaded: it is a 503
-    control = ControlStore.open(tmp_path / "control.sqlite")
     app = create_app(models, control=control, watermark=Watermark(b"k" * 32))
     host = {"Host": "127.0.0.1"}
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers=host)

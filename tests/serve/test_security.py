@@ -94,8 +94,8 @@ def test_logs_when_keys_and_texts_come_by_every_way_then_none_of_them_is_in_them
     "name",
     ["../../etc/passwd", "/etc/passwd", "..", ".", "C:\\windows", "file:///etc/passwd", "a/../b", "%2e%2e%2f", "\x00"],
 )
-def test_model_when_its_name_is_a_path_then_nothing_is_looked_up_on_disk(start: Any, name: str) -> None:
-    url, app = start()
+def test_model_when_its_name_is_a_path_then_nothing_is_looked_up_on_disk(stored: Any, name: str) -> None:
+    url, app = stored()
     app.state.backend.models.engine = lambda name: pytest.fail(f"asked for {name}")
     for path, extra in ((CHAT, body()), ("/v1/embeddings", {"input": "x"}), ("/tokenize", {"prompt": "x"})):
         response = httpx.post(url + path, json={**extra, "model": name})
@@ -147,14 +147,14 @@ def test_stop_when_it_is_too_much_then_400(shared: tuple[str, Any], stop: list[s
     assert (response.status_code, str(response.json()["error"]["param"])[:4]) == (400, "stop")
 
 
-def test_headers_when_a_value_holds_line_ends_then_no_header_is_added(start: Any) -> None:
+def test_headers_when_a_value_holds_line_ends_then_no_header_is_added(stored: Any) -> None:
     from gw_fakes import Models
 
     class Odd(Models):
         def engine(self, id_or_alias: str) -> Any:
             return "evil\r\nX-Evil: 1", self.fake
 
-    url, _ = start(models=Odd())
+    url, _ = stored(models=Odd())
     response = httpx.post(url + CHAT, json=body())
     assert response.status_code == 200
     assert "x-evil" not in response.headers
@@ -216,8 +216,8 @@ def test_prompt_when_it_imitates_the_template_then_no_control_token_comes_of_it(
         ("https://x", False),
     ],
 )
-def test_cors_when_a_page_calls_then_only_named_sites_may(start: Any, origin: str, allowed: bool) -> None:
-    url, _ = start(config=ServeConfig(cors_origins=["https://app.example.com"]))
+def test_cors_when_a_page_calls_then_only_named_sites_may(stored: Any, origin: str, allowed: bool) -> None:
+    url, _ = stored(config=ServeConfig(cors_origins=["https://app.example.com"]))
     asked = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
@@ -248,8 +248,8 @@ def test_config_when_every_site_is_to_be_let_in_then_it_is_refused() -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
-def test_server_when_it_is_sent_no_http_then_it_lives_on(start: Any, request_bytes: bytes) -> None:
-    url, _ = start()
+def test_server_when_it_is_sent_no_http_then_it_lives_on(stored: Any, request_bytes: bytes) -> None:
+    url, _ = stored()
     assert b" 200 " not in raw(url, request_bytes).partition(b"\r\n")[0]
     assert httpx.get(url + "/health").json() == {"status": "ok"}
 
@@ -275,8 +275,8 @@ def test_errors_when_they_tell_of_a_field_then_they_do_not_repeat_the_value(shar
     ],
 )
 def test_request_when_a_browser_says_that_another_site_made_it_then_only_links_are_followed(
-    start: Any, method: str, path: str, fetch: dict[str, str], status: int
+    stored: Any, method: str, path: str, fetch: dict[str, str], status: int
 ) -> None:
-    url, _ = start()
+    url, _ = stored()
     answer = httpx.request(method, url + path, headers={f"Sec-Fetch-{name}": value for name, value in fetch.items()})
     assert answer.status_code == status

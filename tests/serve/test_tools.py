@@ -71,8 +71,8 @@ class OneModel:
 
 
 @pytest.fixture
-def url(start: Any, engine: Any) -> str:
-    found: str = start(models=OneModel(engine))[0]
+def url(stored: Any, engine: Any) -> str:
+    found: str = stored(models=OneModel(engine))[0]
     return found
 
 
@@ -212,11 +212,11 @@ def test_form_when_it_cannot_be_kept_then_400_names_the_field(url: str, schema: 
         assert "root:" not in error["message"]  # no file was read
 
 
-def test_arguments_when_they_hold_personal_data_are_masked_like_text(start: Any, engine: Any) -> None:
+def test_arguments_when_they_hold_personal_data_are_masked_like_text(stored: Any, engine: Any) -> None:
     from gptwright.guard.config import GuardConfig
     from gptwright.guard.guard import Guard
 
-    url, _ = start(models=OneModel(engine), guard=Guard(GuardConfig(mask_answers=True)))
+    url, _ = stored(models=OneModel(engine), guard=Guard(GuardConfig(mask_answers=True)))
     parameters = {"type": "object", "properties": {"to": {"const": "bob.smith@example.org"}}, "required": ["to"]}
     tool = {
         "type": "function",

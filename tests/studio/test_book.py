@@ -1,21 +1,11 @@
 """Kept conversations: found again as they were, one's own only, and gone when deleted."""
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from gptwright.core.control import ControlStore
 from gptwright.serve.keys import create_key
 from gptwright.studio.book import Book, new_id, title_of
 from gptwright.studio.tree import ROOT, Tree, Turn
-
-
-@pytest.fixture
-def control(tmp_path: Path) -> Iterator[ControlStore]:
-    store = ControlStore.open(tmp_path / "control.sqlite")
-    yield store
-    store.close()
 
 
 def talk(book: Book, question: str, *answers: str) -> tuple[str, Tree]:
@@ -92,11 +82,12 @@ def test_delete_when_done_then_no_byte_of_it_is_left_and_it_does_not_come_back(
     made, tree = talk(book, "unmistakable-title", *(f"unmistakable-answer {n} " * 400 for n in range(3)))
     talk(book, "another", "stays")
     files = [tmp_path / name for name in ("control.sqlite", "control.sqlite-wal")]
+    in_a_file = control.engine.dialect.name == "sqlite"  # a server's files are not ours to look at
 
     def holds() -> bool:
         return any(path.exists() and b"unmistakable" in path.read_bytes() for path in files)
 
-    assert holds()
+    assert holds() == in_a_file
     book.delete(made)
     assert not holds()
     assert not book.keep(made, tree, {}, tree.path()[-1])  # a tab that still shows it

@@ -88,11 +88,11 @@ def test_candidates_then_doubtful_texts_by_amount_with_context(project: Any) -> 
     assert review.candidates(project.out) == []
 
 
-def test_decide_then_it_holds_above_detection_and_the_last_word_counts(tmp_path: Path) -> None:
+def test_decide_then_it_holds_above_detection_and_the_last_word_counts(control: ControlStore, tmp_path: Path) -> None:
     (tmp_path / "data" / "big").mkdir(parents=True)
     (tmp_path / "data" / "big" / "a.txt").write_text("a")
     (tmp_path / "data" / "b.txt").write_text("b")
-    store = ControlStore.open(tmp_path / "control.sqlite")
+    store = control
     review.decide(store, "own", "path:big/*", "CC-BY-4.0")
     review.decide(store, "own", "path:big/*", "CC BY-SA 4.0", attribution="Bo", note="asked", who="me")
     review.decide(store, "own", "host:a.org", "MIT")
@@ -109,7 +109,6 @@ def test_decide_then_it_holds_above_detection_and_the_last_word_counts(tmp_path:
     page = review.for_document(Facts(license_id="GPL-3.0-only", license_source="cc-link"), rows, "https://a.org/x")
     assert (page.license_id, page.license_source, page.license_conf) == (UNCLEAR, "user-asserted", 1.0)
     assert review.for_document(Facts(license_id="ISC"), rows, "https://b.org/").license_id == "ISC"
-    store.close()
 
 
 @pytest.mark.parametrize(("scope", "license"), [("*", "no such thing"), ("what:x", "MIT")])

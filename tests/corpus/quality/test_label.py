@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,10 +23,8 @@ from gptwright.corpus.quality.terminal import label_terminal
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ControlStore]:
-    opened = ControlStore.open(tmp_path / "state" / "control.sqlite")
-    yield opened
-    opened.close()
+def store(control: ControlStore) -> ControlStore:
+    return control
 
 
 def text_of(number: int) -> str:
