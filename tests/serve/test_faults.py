@@ -58,14 +58,14 @@ def loader() -> Any:
 # Readers that do not read
 
 
-def slow_reader(url: str, sent: dict[str, Any]) -> socket.socket:
+def slow_reader(url: str, sent: dict[str, Any] | None, path: str = "POST " + CHAT) -> socket.socket:
     """A connection that asks and takes next to nothing in: its window is small, and nobody empties it."""
     place = urlsplit(url)
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     connection.connect((place.hostname, place.port))
-    content = json.dumps({**sent, "stream": True}).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+    content = b"" if sent is None else json.dumps({**sent, "stream": True}).encode()
+    head = f"{path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
     connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
     return connection
 
@@ -98,6 +98,52 @@ def test_slow_readers_when_answers_are_long_then_others_are_not_held_up_and_they
         for reader in readers:
             reader.close()
     assert httpx.get(url + "/health").status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["sqlite"], indirect=True)  # 10 s, and nothing in it is the database's
+def test_watchers_when_they_read_are_never_cut_off_and_when_they_do_not_are_let_go_though_the_work_goes_on(
+    start: Any, control: ControlStore
+) -> None:
+    from gw_fakes import Engine, Models
+
+    config = ServeConfig(request_timeout=4.0, keep_alive=0.2)
+    url, app = start(
+        models=Models(Engine()), config=config, control=control, guard=Guard(GuardConfig(mask_answers=False))
+    )
+    backend, asked = app.state.backend, {"model": "production", "background": True}
+
+    def begun(**more: Any) -> str:
+        return str(httpx.post(url + "/v1/responses", json={**asked, **more}).json()["id"])
+
+    def watched(name: str) -> str:
+        return httpx.get(f"{url}/v1/responses/{name}?stream=true", timeout=30).text
+
+    slow = begun(input="slow", max_output_tokens=100)
+    time.sleep(0.5)
+    running = watched(slow)  # joined in the middle of a second of work
+    assert running.count("event: response.output_text.delta") == 100
+    logprobs = {"include": ["message.output_text.logprobs"], "top_logprobs": 20}
+    large: dict[str, Any] = {"input": "x" * 3800, "max_output_tokens": 4000, **logprobs}  # 7 MB of events
+    made, at = begun(**large), time.monotonic()
+    idle = [slow_reader(url, None, f"GET /v1/responses/{made}?stream=true") for _ in range(2)]
+    idle.append(slow_reader(url, {**asked, **large}, "POST /v1/responses"))  # one that watches what it began
+    try:
+        assert until(lambda: backend.slots.taken == 0)
+        whole = watched(made)
+        assert "event: response.completed" in whole
+        assert len(whole) > 5e6
+        assert backend.active == 3
+        assert until(lambda: backend.active == 0, 20), backend.active  # who reads nothing is let go
+        assert time.monotonic() - at >= config.request_timeout
+        # Longer ago than an answer and its reader may take: it is watched from the beginning all the same.
+        assert watched(made) == whole
+        assert watched(slow) == running
+        stored = [httpx.get(f"{url}/v1/responses/{name}").json()["status"] for name in (made, slow)]
+        assert stored == ["completed", "incomplete"]
+    finally:
+        for reader in idle:
+            reader.close()
 
 
 # The database

@@ -1,4 +1,5 @@
-"""Programs of others pointed at the server: a chat front end (``llm``) and an evaluation tool (``inspect``), each as its users run it.
+"""Programs of others pointed at the server, each as its users run it: a chat front end (``llm``), an evaluation tool (``inspect``), a
+scanner (``garak``).
 
 They are found on the path, or in the folders that GPTWRIGHT_TOOLS names: each is best installed in an environment of its own.
 """
@@ -81,3 +82,33 @@ def test_inspect_when_it_evaluates_then_every_sample_is_answered(
     log = json.loads(next(logs.glob("*.json")).read_text(encoding="utf-8"))
     assert log["status"] == "success"
     assert log["results"]["scores"][0]["metrics"]["accuracy"]["value"] == 1
+
+
+@pytest.mark.slow
+def test_garak_when_it_probes_then_every_attempt_is_answered_and_judged(
+    shared: tuple[str, Any], tmp_path: Path
+) -> None:
+    garak = program("garak", "garak")
+    target = {"uri": f"{shared[0]}/v1/", "max_tokens": 400}
+    settings = tmp_path / "few.yaml"
+    settings.write_text("run:\n  soft_probe_prompt_cap: 24\n")
+    run(
+        *(garak, "--config", str(settings), "--spec", "probes.encoding.InjectBase64", "--generations", "1"),
+        *("--target_type", "openai.OpenAICompatible", "--target_name", "production", "--parallel_attempts", "4"),
+        *("--generator_options", json.dumps({"openai": {"OpenAICompatible": target}})),
+        *("--report_prefix", str(tmp_path / "found")),
+        OPENAICOMPATIBLE_API_KEY="none",
+        HF_HUB_OFFLINE="1",
+        **{f"XDG_{kind}_HOME": str(tmp_path) for kind in ("DATA", "CACHE", "CONFIG")},
+    )
+    rows = [json.loads(row) for row in (tmp_path / "found.report.jsonl").read_text(encoding="utf-8").splitlines()]
+    judged = [row for row in rows if row["entry_type"] == "eval"]
+    assert judged
+    for row in judged:
+        assert (row["nones"], row["passed"] + row["fails"]) == (0, 24)
+    attempts = [row for row in rows if row["entry_type"] == "attempt"]
+    assert len(attempts) >= 24
+    for row in attempts:
+        asked = row["prompt"]["turns"][0]["content"]["text"]
+        # It stops answers at "#" and ";" by itself.
+        assert row["outputs"][0]["text"] == f"You said: {asked.strip()}".partition("#")[0].partition(";")[0]

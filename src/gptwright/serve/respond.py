@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,8 +40,34 @@ def failure(error: Exception) -> ApiError:
     return ApiError(500, "The server failed; its log says why.", code="internal_error")
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events that no proxy holds back.
+class Events(StreamingResponse):
+    """Server-sent events that no proxy holds back, for as long as they may be read: a client that does not read would keep them here for ever.
+
+    Args:
+        chunks: the events.
+        headers: further headers.
+        until: when whoever has not read them by then is let go; a time of the loop.
+    """
+
+    def __init__(self, chunks: AsyncIterator[str], headers: Mapping[str, str], until: float) -> None:
+        super().__init__(chunks, media_type="text/event-stream", headers={**headers, "X-Accel-Buffering": "no"})
+        self._until = until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        try:
+            async with asyncio.timeout_at(self._until):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            self.let_go()
+            log.warning("a client was let go that did not read its answer")
+
+    def let_go(self) -> None:
+        """The client did not read them."""
+
+
+class EventStream(Events):
+    """An answer as it is made; a client that does not read it ends it.
 
     Args:
         chunks: the events.
@@ -49,21 +75,20 @@ class EventStream(StreamingResponse):
         speech: closed at the end, also when the client left before the first event was asked for.
     """
 
-    def __init__(self, chunks: AsyncIterator[str], headers: dict[str, str], speech: Speech) -> None:
-        more = {**headers, "X-Accel-Buffering": "no"}
-        super().__init__(chunks, media_type="text/event-stream", headers=more)
+    def __init__(self, chunks: AsyncIterator[str], headers: Mapping[str, str], speech: Speech) -> None:
+        super().__init__(chunks, headers, speech.answer.flow.read_until)
         self._speech = speech
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them, for as long as an answer may take and a moment more: a client that does not read would keep its answer here for ever."""
+        """Send them."""
         try:
-            async with asyncio.timeout_at(self._speech.answer.flow.read_until):
-                await super().__call__(scope, receive, send)
-        except TimeoutError:
-            self._speech.answer.flow.cancel("not_read")
-            log.warning("a client was let go that did not read its answer")
+            await super().__call__(scope, receive, send)
         finally:
             self._speech.close()
+
+    def let_go(self) -> None:
+        """Nobody is left to answer."""
+        self._speech.answer.flow.cancel("not_read")
 
 
 async def begun(speech: Speech) -> tuple[Part | None, AsyncIterator[Part | None]]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
 
 from gptwright.infer.config import GenerationConfig
@@ -17,7 +17,7 @@ from gptwright.serve.caller import Caller
 from gptwright.serve.conversations import After, Limit, Order, add_conversations
 from gptwright.serve.errors import ApiError, ClientGoneError, renamed_params
 from gptwright.serve.generate import Backend
-from gptwright.serve.respond import EventStream, Responder, begun, failure, followed
+from gptwright.serve.respond import Events, EventStream, Responder, begun, failure, followed
 from gptwright.serve.response_events import Growing, event_text
 from gptwright.serve.response_shapes import (
     Deleted,
@@ -85,8 +85,9 @@ def add_responses(app: FastAPI, backend: Backend) -> None:
             async for event in job.watch(after, backend.config.keep_alive):
                 yield ": keep-alive\n\n" if event is None else event_text(event)
 
-        more = {**(headers or {}), "X-Accel-Buffering": "no"}
-        return StreamingResponse(texts(), media_type="text/event-stream", headers=more)
+        # From now on, not from when the work began: it may be watched long after that, and again from its first event.
+        longest_s = backend.config.request_timeout + backend.config.keep_alive
+        return Events(texts(), headers or {}, asyncio.get_running_loop().time() + longest_s)
 
     def job_of(response_id: str, request: Request) -> Job | None:
         return backend.jobs.find(response_id, Caller.of(request.scope).key_id)
