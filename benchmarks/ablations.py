@@ -117,6 +117,14 @@ class Group:
         ]
 
 
+def _decays(about: str, steps: int, decays: tuple[float, ...], *, depth: int = 2, unique: int = 150_000) -> Group:
+    """Weight decays of one text and number of steps, compared with none."""
+    tries = {
+        f"weight decay {decay:g}" if decay else "no weight decay": Try({"weight_decay": decay}) for decay in decays
+    }
+    return Group(about, tries, depth=depth, steps=steps, unique=unique)
+
+
 _ONE_FAMILY = "none: SwiGLU is what Llama and Qwen have"
 GROUPS = {
     "default": Group(
@@ -150,16 +158,40 @@ GROUPS = {
         {"SwiGLU": Try(), "GELU, equal weights": Try({}, _ONE_FAMILY, variant="gelu:equal")},
         depth=3,
     ),
-    "passes": Group(
-        "0.15 M tokens read eight times; 2 layers, 128 wide",
-        {
-            "weight decay 0.1": Try({"weight_decay": 0.1}),
-            "no weight decay": Try({"weight_decay": 0.0}),
-            "weight decay 1": Try({"weight_decay": 1.0}),
-        },
-        steps=293,
-        unique=150_000,
+    **{
+        f"decay, {passes} passes": _decays(f"0.15 M tokens read {passes} times; 2 layers, 128 wide", steps, decays)
+        for passes, steps, decays in (
+            (2, 73, (0.0, 0.1, 0.3, 1.0, 2.0)),
+            (4, 146, (0.0, 0.1, 0.3, 1.0, 2.0)),
+            (8, 293, (0.0, 0.1, 0.3, 1.0, 2.0, 4.0)),
+            (16, 586, (0.0, 0.1, 0.3, 1.0, 2.0, 4.0)),
+        )
+    },
+    "decay, fed as the starter": _decays(
+        "2.1 tokens a parameter read 3.2 times, as the starter does; 1 layer, 64 wide",
+        508,
+        (0.0, 0.1, 0.3, 1.0),
+        depth=1,
+        unique=650_000,
     ),
+    "decay, 8 passes, better fed": _decays(
+        "1 token a parameter read 8 times; 1 layer, 64 wide",
+        586,
+        (0.0, 0.3, 1.0, 2.0, 4.0),
+        depth=1,
+        unique=300_000,
+    ),
+    "decay, 16 passes, better fed": _decays(
+        "1 token a parameter read 16 times; 1 layer, 64 wide",
+        1172,
+        (0.0, 0.3, 1.0),
+        depth=1,
+        unique=300_000,
+    ),
+    "decay, 8 passes, half as well fed": _decays(
+        "half a token a parameter read 8 times; 2 layers, 128 wide", 850, (0.0, 0.3, 1.0, 2.0), unique=435_000
+    ),
+    "decay, 1 pass": _decays("4.1 M tokens read once; 1 layer, 64 wide", 1000, (0.0, 0.1), depth=1, unique=0),
     "warm-up, AdamW": Group(
         "AdamW for all, at its best rate",
         {"2 % warm-up": Try(), "no warm-up": Try({"warmup_share": 0.0})},

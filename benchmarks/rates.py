@@ -12,7 +12,7 @@ from gptwright.model.presets import modern
 from gptwright.train.config import TrainConfig
 from gptwright.train.dial import dial
 from gptwright.train.sweep import Trial, verdict
-from proxy import SEQ_LEN, Spec, Text, arguments, known, run_all
+from proxy import SEQ_LEN, THEN, Spec, Text, arguments, known, run_all
 
 STEPS = 128
 FIVE = (0.0025, 0.005, 0.01, 0.02, 0.04)
@@ -83,7 +83,7 @@ def series() -> dict[str, list[Spec]]:
 def fit(rows: list[dict]) -> str:
     """Each size's best rate, the power of the width that fits them, the dial's value and what it loses against the best one measured."""
     lines = ["| setting | width | best, by a parabola | dial | loses |", "|---|---|---|---|---|"]
-    usual = TrainConfig(max_steps=1).model_dump()
+    usual = TrainConfig.model_validate({"max_steps": 1, **THEN}).model_dump()
     for key in ("lr_matrix", "lr_embedding", "lr_other", "adamw"):
         setting, found = "lr_other" if key == "adamw" else key, {}
         for depth in (1, 2, 3, 4):

@@ -27,7 +27,8 @@ SETS = {
         (0.35e6, 0.5e6, 0), (0.35e6, 1.5e6, 0), (0.35e6, 4e6, 0), (0.35e6, 2e6, 0.25e6), (0.7e6, 0.5e6, 0), (0.7e6, 2e6, 0),
         (0.7e6, 1.5e6, 0.19e6), (1.3e6, 0.5e6, 0), (0.35e6, 1e6, 0.25e6), (0.7e6, 0.8e6, 0.25e6), (1.3e6, 0.6e6, 0.2e6),
     ],
-    "test": [(0.5e6, 1e6, 0), (0.9e6, 1.2e6, 0), (1.8e6, 0.8e6, 0), (3.5e6, 0.5e6, 0), (0.9e6, 0.8e6, 0.2e6)],
+    "test": [(0.5e6, 1e6, 0), (0.9e6, 1.2e6, 0), (1.8e6, 0.8e6, 0), (3.5e6, 0.5e6, 0), (0.9e6, 0.8e6, 0.2e6),
+             (0.9e6, 1.6e6, 0.4e6), (0.5e6, 2e6, 0.25e6)],
 }  # fmt: skip
 
 
@@ -82,7 +83,8 @@ def run(spec: Spec, root: Path, scratch: Path) -> dict[str, Any]:
     dataset = TokenDataset.open(folder)
     seq_len = int(project.settings.model.seq_len)
     shape = modern(params=int(spec.params), vocab_size=tokenizer.padded_vocab_size, seq_len=seq_len)
-    config = settings_for(shape, TrainConfig.model_validate({"max_steps": 1, "seed": spec.seed}), tokens=spec.tokens)
+    given = TrainConfig.model_validate({"max_steps": 1, "seed": spec.seed})
+    config = settings_for(shape, given, tokens=spec.tokens, unique=dataset.n_tokens)
     rows = config.batch_tokens // seq_len
     steps = round(spec.tokens / config.batch_tokens)
     config = config.model_copy(update={"max_steps": steps})

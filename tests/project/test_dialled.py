@@ -15,7 +15,7 @@ from gptwright.project.project import Project
 from gptwright.project.settings import FinetuneSettings, ModelSettings, PretrainSettings
 from gptwright.project.training import tokens_ahead, train_config
 from gptwright.train.config import TrainConfig
-from gptwright.train.dial import dial
+from gptwright.train.dial import decay_for, dial
 from gptwright.train.loop import StepInfo, train
 
 
@@ -23,7 +23,9 @@ def test_pretrain_when_rates_are_left_out_then_the_run_has_the_dials(finished: P
     kept = read_json(next((finished / "work" / "runs").glob("*/shape.json")))
     shape, train = ModelConfig.model_validate(kept["model"]), kept["train"]
     assert train["batch_tokens"] == 256  # set in the file
-    expected = dial(shape, batch_tokens=256)
+    unique = read_json(next((finished / "work" / "tokens").glob("*/dataset.json")))["tokens"]
+    expected = dial(shape, steps=train["max_steps"], batch_tokens=256, unique=unique)
+    assert train["weight_decay"] == expected.weight_decay
     assert (train["lr_matrix"], train["lr_embedding"], train["lr_other"]) == (
         expected.lr_matrix,
         expected.lr_embedding,
@@ -60,7 +62,8 @@ def test_tokens_ahead_when_a_time_is_given_then_are_estimated_and_steps_or_a_bat
     assert minute is not None
     assert minute > 1e4
     assert tokens_ahead(shape, TrainConfig(max_steps=5)) is None
-    assert tokens_ahead(shape, TrainConfig(max_time=60, batch_tokens=512)) is None
+    assert tokens_ahead(shape, TrainConfig(max_time=60, batch_tokens=512, weight_decay=0.1)) is None
+    assert tokens_ahead(shape, TrainConfig(max_time=60, batch_tokens=512, dtype="float32")) is not None  # for the decay
 
 
 def test_pretrain_when_it_goes_on_then_what_decides_nothing_is_as_it_is_set_now(
@@ -90,6 +93,35 @@ def test_pretrain_when_it_goes_on_then_what_decides_nothing_is_as_it_is_set_now(
         "activation_checkpointing",
         "device",
     }
+
+
+@pytest.mark.parametrize("by_hand", [None, 0.0, 0.07])
+def test_pretrain_when_the_text_is_read_many_times_then_has_the_rules_decay_or_the_users_and_keeps_it(
+    by_hand: float | None, tmp_path: Path, tiny: Any, gptwright: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny.make(tmp_path / "tiny", notes=12, chats=0)
+    words = ["--project", str(root), "--set", "pretrain.max_steps=80"]
+    if by_hand is not None:
+        words += ["--set", f"pretrain.weight_decay={by_hand}"]
+    seen: list[TrainConfig] = []
+
+    def stops(shape: ModelConfig, plan: Any, config: TrainConfig, **more: Any) -> Any:
+        seen.append(config)
+        unique = plan.dataset.n_tokens
+        ruled = decay_for(80 * config.batch_tokens / unique, unique / params(shape))
+        assert ruled > 0
+        assert config.weight_decay == (ruled if by_hand is None else by_hand)
+        if len(seen) == 1:
+            raise Interrupted("stopped")
+        return train(shape, plan, config, **more)
+
+    monkeypatch.setattr(training, "train", stops)
+    assert gptwright("pretrain", *words).code == 130
+    done = gptwright("pretrain", *words).ok()
+    assert "continuing" in done.err
+    assert seen[0] == seen[1]
+    folder = next((root / "work" / "runs").glob("*/shape.json")).parent
+    assert read_json(folder / "config.json")["train"]["weight_decay"] == seen[0].weight_decay
 
 
 @pytest.mark.parametrize(

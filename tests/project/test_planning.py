@@ -10,13 +10,16 @@ import pytest
 
 from gptwright.core.ledger import Ledger
 from gptwright.model.config import ModelConfig
+from gptwright.model.cost import params
 from gptwright.plan import memory
 from gptwright.plan.constants import CONSTANTS
 from gptwright.plan.measure import Decode, TrainRate
 from gptwright.plan.probe import Machine, cores, cpu_name
 from gptwright.project import foresight, planning
 from gptwright.project.project import Project
+from gptwright.project.settings import Settings
 from gptwright.train.config import TrainConfig
+from gptwright.train.dial import decay_for
 
 MACHINE = Machine(
     cpu=cpu_name(), cores=cores(), memory_bytes=16 * 10**9, memory_free_bytes=12 * 10**9, disk_free_bytes=10**11, device="cpu",
@@ -80,7 +83,24 @@ def test_plan_outside_a_project_then_json_has_the_whole_contract_and_text_fits(
     text = gptwright("plan", cwd=tmp_path).ok().out
     for word in ("model", "training", "rates", "speed", "time", "memory", "quality", "machine"):
         assert f"\n  {word}" in text
+    assert f"weight decay {data['rates']['weight_decay']:g}" in " ".join(text.split())
     assert max(len(line) for line in text.splitlines()) <= 100
+
+
+@pytest.mark.parametrize(("seconds", "by_hand"), [(20.0, None), (3600.0, None), (3600.0, 0.05)])
+def test_choose_shape_when_the_planner_chooses_then_the_decay_is_for_what_the_time_will_read(
+    seconds: float, by_hand: float | None
+) -> None:
+    tokens = {"bytes": 3_000_000, "tokens": 1_000_000}
+    given = {} if by_hand is None else {"weight_decay": by_hand}
+    shape, config = planning.choose_shape(Settings(), 4096, tokens, TrainConfig(max_time=seconds, **given))
+    if by_hand is not None:
+        assert config.weight_decay == by_hand
+    else:
+        # A minute reads this text less than four times; an hour does so often, though the plan would have stopped.
+        assert (config.weight_decay > 0) == (seconds > 60)
+        assert config.weight_decay <= decay_for(10**6, 10**6 / params(shape))
+    assert "weight_decay" in config.model_fields_set  # chosen: the dial leaves it as it is
 
 
 def test_plan_for_rented_cards_then_nothing_is_measured_and_every_number_says_so(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gptwright.train.config import TrainConfig
 from gptwright.train.dial import settings_for
 from gptwright.train.guard import NotANumber
 from gptwright.train.loop import train
+from gptwright.train.sweep import Trial, verdict
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +223,22 @@ def test_transferred_when_the_proxys_best_is_twice_the_dials_then_so_is_the_mode
         2 * one.aim.lr_embedding, rel=0.01
     )
     assert made("lr").transferred(0.5)["lr_matrix"] == pytest.approx(0.5 * made("lr").aim.lr_matrix, rel=0.01)
+
+
+def test_values_when_the_decay_is_swept_then_none_is_among_them_and_factors_of_the_dials_or_some() -> None:
+    assert made("weight_decay").values == (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+    assert made("weight_decay", weight_decay=0.1).values == (0.0, 0.025, 0.05, 0.1, 0.2, 0.4)
+
+
+@pytest.mark.parametrize(("reads", "cautions"), [(0.5, False), (9.0, True)])
+def test_advice_when_the_model_reads_its_text_more_often_than_proxies_then_a_decay_of_theirs_comes_with_a_caution(
+    reads: float, cautions: bool
+) -> None:
+    one = made("weight_decay")
+    aim = settings_for(one.target, TrainConfig(max_steps=64), tokens=reads * 1e6, unique=1e6)
+    found = verdict([Trial(value, seed, 2 + value) for value in one.values for seed in (0, 1)])
+    text = "\n".join(sweep_run._advice(replace(one, aim=aim), found, {"weight_decay": 0.0}))
+    assert ("more often than the proxies" in text) == cautions
 
 
 def test_settings_when_the_batch_is_swept_then_the_tokens_stay() -> None:

@@ -136,7 +136,8 @@ def build(name: str, **changes: Any) -> Case:
     base, _, lora = name.partition("-lora")
     objective_name = {"packed": "sft", "grpo-kl": "grpo", "best": "grpo"}.get(base, base)
     values: dict[str, Any] = {"objective": objective_name, "max_steps": 8, "micro_tokens": 32, "threads": 1}
-    values |= {"warmup_share": 0.02}  # no default: a rising rate is part of what the golden curves hold fast
+    # No defaults: a rising rate and a decay are part of what the golden curves hold fast.
+    values |= {"warmup_share": 0.02, "weight_decay": 0.1}
     if base in ("grpo", "grpo-kl", "best"):
         values |= {"group_size": 4, "beta": 0.2 if base == "grpo-kl" else 0.0}
         values |= {"advantage": "best" if base == "best" else "group"}

@@ -11,7 +11,7 @@ from gptwright.model.config import ModelConfig
 from gptwright.model.cost import params
 from gptwright.model.presets import GPT3_SIZES, gpt2, modern, named
 from gptwright.train.config import TrainConfig
-from gptwright.train.dial import DIALLED, RATES, batch_for, dial, note, proxy_shape, settings_for
+from gptwright.train.dial import DIALLED, RATES, batch_for, decay_for, dial, note, proxy_shape, settings_for
 
 
 def starter(depth: int = 3) -> ModelConfig:
@@ -81,6 +81,49 @@ def test_settings_when_set_by_hand_to_the_very_default_then_still_stay() -> None
     usual = TrainConfig(max_steps=1)
     found = settings_for(starter(8), config(lr_matrix=usual.lr_matrix, batch_tokens=usual.batch_tokens))
     assert (found.lr_matrix, found.batch_tokens) == (usual.lr_matrix, usual.batch_tokens)
+
+
+@pytest.mark.parametrize(
+    ("passes", "fed", "decay"),
+    [
+        (1, 1.04, 0.0), (2, 1.04, 0.0), (4, 0.19, 0.0), (7.3, 1.04, 0.342), (7.3, 0.55, 0.89), (7.3, 0.19, 2.0),
+        (8, 20, 0.0049), (14.6, 1.04, 0.83), (100, 1.04, 0.83), (100, 1e-3, 2.0),
+    ],
+)  # fmt: skip
+def test_decay_when_the_text_is_read_again_then_is_what_the_ablations_found(
+    passes: float, fed: float, decay: float
+) -> None:
+    assert decay_for(passes, fed) == pytest.approx(decay, rel=0.01)
+
+
+@given(st.floats(0.01, 1e4), st.floats(1, 10), st.floats(1e-3, 1e3), st.floats(1, 10))
+def test_decay_when_there_are_more_passes_or_less_text_then_never_falls(
+    p: float, more: float, fed: float, less: float
+) -> None:
+    assert 0 <= decay_for(p, fed) <= decay_for(more * p, fed) <= 2
+    assert decay_for(p, fed) <= decay_for(p, fed / less)
+
+
+@pytest.mark.parametrize(("passes", "some"), [(1, False), (2, False), (4, False), (8, True), (100, True)])
+def test_settings_when_the_text_is_read_so_often_then_have_the_rules_decay(passes: int, some: bool) -> None:
+    shape, unique = starter(2), 512 * 4096.0
+    by_steps = settings_for(shape, config(max_steps=512 * passes, batch_tokens=4096), unique=unique)
+    by_tokens = settings_for(shape, config(batch_tokens=4096), tokens=passes * unique, unique=unique)
+    assert by_steps.weight_decay == by_tokens.weight_decay == decay_for(passes, unique / params(shape))
+    assert (by_steps.weight_decay > 0) == some
+    assert by_steps.lr_matrix == settings_for(shape, config(batch_tokens=4096)).lr_matrix
+
+
+def test_settings_when_nothing_is_known_of_the_text_or_nothing_was_tried_then_have_no_decay() -> None:
+    assert settings_for(starter(), config(max_steps=10**6)).weight_decay == 0
+    assert settings_for(starter(), config(max_steps=10**6, optimizer="adamw"), unique=1e6).weight_decay == 0
+    assert settings_for(starter(), config(max_steps=10**6), unique=1e6).weight_decay > 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 3.0])
+def test_settings_when_a_decay_is_set_by_hand_then_it_stays_however_often_the_text_is_read(value: float) -> None:
+    for steps in (1, 10**6):
+        assert settings_for(starter(), config(max_steps=steps, weight_decay=value), unique=1e5).weight_decay == value
 
 
 def test_settings_when_adamw_then_the_matrices_rate_is_adamws() -> None:

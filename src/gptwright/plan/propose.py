@@ -238,7 +238,7 @@ class _Search:
         # No more passes than the law finds worth making, and never more than some: a larger model has a small text by heart sooner.
         passes = min(c.max_epochs, 1 + c.worth_passes * passes_worth(n, text, self.law.kappa))
         fed = passes * text
-        settings = self._settings(config, min(fed, c.tokens_reference))
+        settings = self.settings_for(config, min(fed, c.tokens_reference), text)
         # The batch depends on the tokens and the tokens, through the update's cost, on the batch: the second round has settled.
         for _ in range(2):
             batch = int(settings.batch_tokens)
@@ -248,7 +248,7 @@ class _Search:
                 affordable = max(0.0, left) / token_s
             else:
                 affordable = (self.budget.flop or 0.0) / cost.flops_per_token(config, config.seq_len)
-            settings = self._settings(config, min(fed, affordable))
+            settings = self.settings_for(config, min(fed, affordable), text)
         batch = int(settings.batch_tokens)
         memory = self.host.memory(config, batch)
         memory["runtime"] = max(0, memory["runtime"] + int(self.own.memory))
@@ -272,15 +272,15 @@ class _Search:
                 high = middle - 1
         return best
 
-    def _settings(self, config: ModelConfig, tokens: float) -> TrainConfig:
-        """Batch and rates for so many tokens: the dial's, in whole rows; the batch at least what keeps every card at work."""
+    def settings_for(self, config: ModelConfig, tokens: float, text: float) -> TrainConfig:
+        """Batch, rates and decay for so many tokens of a text: the dial's, in whole rows; the batch at least what keeps every card at work."""
         given, tokens = self.settings, max(1.0, tokens)
         batch = int(settings_for(config, given, self.preset, tokens=tokens).batch_tokens)
         if "batch_tokens" not in given.model_fields_set:
             batch = max(batch, self.host.least_batch)
         chosen = {name: getattr(given, name) for name in given.model_fields_set}
         chosen["batch_tokens"] = max(1, batch // config.seq_len) * config.seq_len
-        return settings_for(config, TrainConfig.model_validate(chosen), self.preset, tokens=tokens)
+        return settings_for(config, TrainConfig.model_validate(chosen), self.preset, tokens=tokens, unique=text)
 
 
 @functools.lru_cache(maxsize=512)
@@ -298,7 +298,7 @@ def _plan(option: _Option, search: _Search, corpus_bytes: int, text: float, pric
     seconds = work_s / (1 - c.reserve) + c.setup_s
     slowdown = host.slowdown
     cpu = host.token_cpu_seconds(config, option.batch)
-    names = (*RATES, "weight_decay")
+    rates = {name: float(getattr(option.settings, name)) for name in RATES}
     return Plan(
         model=config,
         params=option.params,
@@ -307,7 +307,7 @@ def _plan(option: _Option, search: _Search, corpus_bytes: int, text: float, pric
         steps=steps,
         tokens=tokens,
         epochs=tokens / text,
-        rates={name: float(getattr(option.settings, name)) for name in names},
+        rates={**rates, "weight_decay": search.settings_for(config, tokens, text).weight_decay},
         tokens_per_s=1 / option.token_s,
         seconds=seconds,
         seconds_now=slowdown * seconds,

@@ -15,6 +15,7 @@ from gptwright.plan.host import Cards
 from gptwright.plan.probe import Machine, probe
 from gptwright.plan.propose import Budget, Plan, propose
 from gptwright.project import foresight
+from gptwright.train.dial import settings_for
 
 if TYPE_CHECKING:
     from gptwright.plan.hosted import Demand
@@ -58,7 +59,7 @@ def _as_asked(settings: "ModelSettings", shape: ModelConfig) -> ModelConfig:
 def choose_shape(
     settings: "Settings", vocab_size: int, tokens: dict[str, Any], config: "TrainConfig", work: Path | None = None
 ) -> "tuple[ModelConfig, TrainConfig]":
-    """Shape and batch of a pretraining run.
+    """Shape of a pretraining run, and its batch and decay where the planner chooses.
 
     Args:
         settings: the project's.
@@ -93,7 +94,11 @@ def choose_shape(
     )
     for warning in plan.warnings:
         say(f"pretrain: {warning}")
-    return _as_asked(settings.model, plan.model), config.model_copy(update={"batch_tokens": plan.batch_tokens})
+    config = config.model_copy(update={"batch_tokens": plan.batch_tokens})
+    # The plan stops where reading again teaches nothing; the run takes its time all the same, and its decay is for what it will read.
+    ahead = plan.tokens_per_s * float(config.max_time or 0)
+    found = settings_for(plan.model, config, settings.model.preset, ahead, float(tokens["tokens"]))
+    return _as_asked(settings.model, plan.model), config.model_copy(update={"weight_decay": found.weight_decay})
 
 
 @dataclass(frozen=True)
@@ -280,7 +285,7 @@ def _said(plan: Plan, text: Text, asked: Question, machine: Machine | None) -> s
         f" context {plan.seq_len}",
         f"  training   {plan.steps:,} steps of {plan.batch_tokens:,} tokens = {short(plan.tokens)} tokens, {plan.epochs:.1f} passes over the text",
         f"  rates      {rates['lr_matrix']:g} for matrices (Muon), {rates['lr_embedding']:g} for the embedding and {rates['lr_other']:g} for the"
-        " rest (AdamW)",
+        f" rest (AdamW); weight decay {rates['weight_decay']:g}",
         f"  speed      {short(plan.tokens_per_s)} tokens/s in {plan.dtype}, {speed}",
         f"  time       {clock(plan.seconds)} ({short(plan.flop)}FLOP){cost}{now}",
         f"  memory     {plan.memory_total / 1e9:.2f} GB"

@@ -32,7 +32,7 @@ from gptwright.tokens.shards import TokenDataset
 from gptwright.tokens.tokenizer import Tokenizer
 from gptwright.train import machine
 from gptwright.train.config import TrainConfig
-from gptwright.train.dial import DIALLED, dial, proxy_shape, settings_for
+from gptwright.train.dial import DIALLED, RATES, dial, proxy_shape, settings_for
 from gptwright.train.guard import NotANumber
 from gptwright.train.loop import StepInfo, train
 from gptwright.train.stepper import Stepper
@@ -130,9 +130,10 @@ def _resolved(
     given = train_config(project.settings.pretrain)
     preset = project.settings.model.preset
     target, chosen = choose_shape(project.settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, given)
-    aim = settings_for(target, chosen, preset, tokens_ahead(target, chosen))
+    unique = float(job.inputs["tokens"].meta["tokens"])
+    aim = settings_for(target, chosen, preset, tokens_ahead(target, chosen), unique)
     shape = proxy_shape(target)
-    config = _for_proxy(shape, target, given, aim, max_steps or STEPS)
+    config = _for_proxy(shape, target, given, aim, max_steps or STEPS, unique)
     made = Sweep(key, values_of(key, values, config, shape.seq_len), shape, target, config, aim, max_steps or STEPS)
     if max_steps is None and max_time is not None:
         seconds = _step_seconds(job, made) if max_time > 0 else 1.0
@@ -151,21 +152,24 @@ def _resolved(
 
 
 def _for_proxy(
-    shape: ModelConfig, target: ModelConfig, given: TrainConfig, aim: TrainConfig, steps: int
+    shape: ModelConfig, target: ModelConfig, given: TrainConfig, aim: TrainConfig, steps: int, unique: float
 ) -> TrainConfig:
-    """Settings of the proxies: the dial at their size; what was set by hand for the model keeps its factor to the dial."""
+    """Settings of the proxies: the dial at their size and passes; rates that were set by hand for the model keep their factor to the
+    dial, and a decay, which no width moves, its value."""
     kept = {
         name: getattr(aim, name)
         for name in TrainConfig.model_fields
         if name not in (*DIALLED, "max_time") and getattr(aim, name) is not None
     }
     batch = aim.batch_tokens if "batch_tokens" in given.model_fields_set else None
-    small = dial(shape, aim.optimizer, steps=steps, batch_tokens=batch)
+    small = dial(shape, aim.optimizer, steps=steps, batch_tokens=batch, unique=unique)
     large = dial(target, aim.optimizer, batch_tokens=aim.batch_tokens)
     for name in DIALLED:
         usual, kept[name] = getattr(large, name), getattr(small, name)
-        if name in given.model_fields_set and name != "batch_tokens" and usual:
+        if name in RATES and name in given.model_fields_set:
             kept[name] *= getattr(given, name) / usual
+    if "weight_decay" in given.model_fields_set:
+        kept["weight_decay"] = given.weight_decay
     return TrainConfig.model_validate({**kept, "max_steps": steps})
 
 
@@ -361,6 +365,12 @@ def _advice(made: Sweep, found: Verdict, settings: dict[str, Value]) -> list[str
         lines += [
             f"Caution: proxies of {made.steps} steps are short, and short runs like higher rates than long ones.",
             f"Give --max-steps {STEPS} or more, or more time, before you take the result over.",
+            "",
+        ]
+    if made.key == "weight_decay" and made.config.weight_decay < made.aim.weight_decay:
+        lines += [
+            "Caution: the model will read the text more often than the proxies do, and what is read again wants more decay:",
+            f"the dial gives {shown(made.aim.weight_decay)} to the model. Take another one over only from proxies that read as often.",
             "",
         ]
     if found.within(made.present):

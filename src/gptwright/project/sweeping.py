@@ -85,6 +85,7 @@ class Sweep:
         return 1.0 if self.key == "lr" else getattr(self.config, self.key)
 
 
+_SOME_DECAY = 0.4
 _ENDS = ("max_steps", "max_time", "eval_every", "checkpoint_every", "seed")
 
 
@@ -125,8 +126,10 @@ def values_of(key: str, text: str | None, config: TrainConfig, seq_len: int) -> 
         if key == "batch_tokens":
             rows = config.batch_tokens / seq_len
             return tuple(sorted({max(1, round(rows * factor)) * seq_len for factor in _FACTORS}))
+        if key == "weight_decay":  # none is what the dial gives to text that is read once
+            return (0.0, *ladder(config.weight_decay or _SOME_DECAY, _FACTORS))
         if key in DIALLED or key == "clip_norm":
-            return tuple(ladder(float(getattr(config, key)) or 0.1, _FACTORS))
+            return tuple(ladder(float(getattr(config, key)), _FACTORS))
         return _VALUES[key]
     kind = TrainConfig.model_fields[key].annotation if key != "lr" else float
     words = [word.strip() for word in text.split(",") if word.strip()]

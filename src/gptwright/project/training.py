@@ -97,18 +97,21 @@ def _choose(run_dir: Path, job: "Job", tokenizer: Tokenizer, config: TrainConfig
     shape, config = choose_shape(
         settings, tokenizer.padded_vocab_size, job.inputs["tokens"].meta, config, job.project.work
     )
-    config = settings_for(shape, config, settings.model.preset, tokens_ahead(shape, config))
+    unique = float(job.inputs["tokens"].meta["tokens"])
+    config = settings_for(shape, config, settings.model.preset, tokens_ahead(shape, config), unique)
     say(f"pretrain: {note(shape, config, settings.model.preset)}")
     write_json(path, {"model": shape.model_dump(), "train": config.model_dump()})
     return shape, config
 
 
 def tokens_ahead(shape: ModelConfig, config: TrainConfig) -> float | None:
-    """About how many tokens a time budget will see, for the dial's batch: from the matmul peak, measured in a moment.
+    """About how many tokens a time budget will see, for the dial's batch and decay: from the matmul peak, measured in a moment.
 
-    None when steps end the run, or the batch is chosen already: by hand or by the planner, which knows better.
+    None when steps end the run, or both are chosen already: by hand or by the planner, which knows better.
     """
-    if config.max_time is None or config.max_steps is not None or "batch_tokens" in config.model_fields_set:
+    if config.max_time is None or config.max_steps is not None:
+        return None
+    if {"batch_tokens", "weight_decay"} <= config.model_fields_set:
         return None
     here = machine.choose(config)
     peak = machine.matmul_peak(shape, 2048, here.torch_dtype, here.device)

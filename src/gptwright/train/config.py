@@ -44,7 +44,7 @@ class TrainConfig(Config):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment.")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's second moment.")
     weight_decay: float = Field(
-        0.1, ge=0, description="Decoupled decay of the matrices inside the blocks, per unit of rate."
+        0.0, ge=0, description="Decoupled decay of the matrices inside the blocks, per unit of rate."
     )
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
     warmup_share: float = Field(

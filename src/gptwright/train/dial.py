@@ -23,7 +23,11 @@ _MATRIX = (0.0093, -0.6)
 _EMBEDDING = (0.0230, -0.5)
 _OTHER = (0.0120, 0.0)
 _ADAMW = (0.0012, -0.45)  # for the matrices, with optimizer = "adamw"
-_DECAY = 0.1
+# Weight decay: none up to four passes over the text, where no ablation shows a gain; then in proportion to the passes beyond, and the more
+# the fewer tokens of text there are for a parameter. Fitted on Muon, at 7.3 passes over 1.04, 0.55 and 0.19 tokens a parameter
+# (benchmarks/ablations.py, groups "decay"): best near 0.35, near 1, and at 2 or more; at 14.6 passes over 1.04 between 0.3 and 1, so it
+# grows no more from twelve on. With AdamW nothing was tried, so nothing is set.
+_DECAY, _FREE_PASSES, _MOST_PASSES, _FED_POWER, _MOST_DECAY = 0.11, 4.0, 12.0, -1.5, 2.0
 # Tokens of a step: best at 4,096 for 2 M tokens (measured); grows with the tokens of the run by nanochat's power (base_train.py), from far
 # below nanochat's own constant, which would ask for 44,000 here.
 _BATCH_TOKENS, _BATCH_POWER = 2.0e6, 0.383
@@ -73,6 +77,7 @@ def dial(
     tokens: float | None = None,
     steps: int | None = None,
     batch_tokens: int | None = None,
+    unique: float | None = None,
 ) -> Dial:
     """Rates, decay and batch for a shape.
 
@@ -82,8 +87,10 @@ def dial(
         tokens: that the run will see, if known.
         steps: that it will take, if those are known instead. Neither: five tokens for each parameter.
         batch_tokens: of a step, if that is chosen already; the rates follow it.
+        unique: tokens of the text, if known: what is read again and again wants more decay. None: none of it is.
     """
     batch = batch_tokens or batch_for(shape, tokens, steps)
+    seen = tokens or (steps * batch if steps else _TOKENS_PER_PARAM * params(shape))
     width, root = shape.d_model / _WIDTH, (batch / _BATCH) ** 0.5
 
     def rate(rule: tuple[float, float]) -> float:
@@ -93,9 +100,22 @@ def dial(
         lr_matrix=rate(_MATRIX),
         lr_embedding=rate(_EMBEDDING),
         lr_other=rate(_ADAMW if optimizer == "adamw" else _OTHER),
-        weight_decay=_DECAY,
+        weight_decay=decay_for(seen / unique, unique / params(shape)) if unique and optimizer == "muon" else 0.0,
         batch_tokens=batch,
     )
+
+
+def decay_for(passes: float, fed: float) -> float:
+    """Weight decay of the blocks' matrices, per unit of Muon's rate.
+
+    Args:
+        passes: over the text, tokens that the run will see over tokens of the text.
+        fed: tokens of the text for each parameter of the model.
+    """
+    beyond = min(passes, _MOST_PASSES) - _FREE_PASSES
+    if beyond <= 0:
+        return 0.0
+    return _figures(min(_MOST_DECAY, _DECAY * beyond * fed**_FED_POWER))
 
 
 def batch_for(shape: ModelConfig, tokens: float | None = None, steps: int | None = None) -> int:
@@ -113,7 +133,11 @@ def batch_for(shape: ModelConfig, tokens: float | None = None, steps: int | None
 
 
 def settings_for(
-    shape: ModelConfig, config: TrainConfig, preset: str = "modern", tokens: float | None = None
+    shape: ModelConfig,
+    config: TrainConfig,
+    preset: str = "modern",
+    tokens: float | None = None,
+    unique: float | None = None,
 ) -> TrainConfig:
     """A run's settings with everything from the dial, or from the preset's paper, that was not set by hand.
 
@@ -122,6 +146,7 @@ def settings_for(
         config: what was set by hand are its ``model_fields_set``.
         preset: a size of GPT-3 brings the columns of its table and the settings of its appendix; any other name the dial.
         tokens: that the run will see, if known; its ``max_steps`` are known by themselves.
+        unique: tokens of the text, if known; how often they are read decides the weight decay.
 
     Returns:
         The same settings, with the dialled ones filled in.
@@ -134,7 +159,7 @@ def settings_for(
     else:
         batch = config.batch_tokens if "batch_tokens" in given else None
         steps = config.max_steps if tokens is None else None
-        found = dict(vars(dial(shape, config.optimizer, tokens=tokens, steps=steps, batch_tokens=batch)))
+        found = dict(vars(dial(shape, config.optimizer, tokens=tokens, steps=steps, batch_tokens=batch, unique=unique)))
     return TrainConfig.model_validate({**found, **given})
 
 
@@ -143,7 +168,7 @@ def note(shape: ModelConfig, config: TrainConfig, preset: str = "modern") -> str
     rates = f"rates {config.lr_matrix:g} (matrices), {config.lr_embedding:g} (embedding), {config.lr_other:g} (rest)"
     if config.optimizer == "adamw":
         rates = f"AdamW, rates {config.lr_other:g} (matrices and rest), {config.lr_embedding:g} (embedding)"
-    rates += f", {config.batch_tokens:,} tokens a step"
+    rates += f", weight decay {config.weight_decay:g}, {config.batch_tokens:,} tokens a step"
     if preset.lower() in GPT3_SIZES:
         return f"{rates}: as in GPT-3's table 2.1 and appendix B, where not set by hand"
     low, high = FITTED_PARAMS
