@@ -300,3 +300,23 @@ def test_next_turn_when_a_conversation_goes_on_starts_from_what_is_stored(
         assert second.reused_tokens == 128
     with Engine(make_model(seq_len=512), tokenizer) as fresh:
         assert fresh.submit(follow, GREEDY).result().ids == again.ids
+
+
+def test_prompt_when_an_answer_runs_beside_it_is_taken_in_at_every_third_step(
+    make_model: Make, tokenizer: Tokenizer
+) -> None:
+    scheduler = Scheduler(make_model(seq_len=512), tokenizer, prefill_tokens=32)
+    runs = Request([30, 31], GenerationConfig(max_tokens=60, ignore_eos=True))
+    scheduler.add(runs)
+    scheduler.step()
+    enters = Request([40] * 160, GenerationConfig(max_tokens=4, ignore_eos=True))
+    scheduler.add(enters)
+    taken = []
+    while not enters.ids:
+        before = len(runs.ids)
+        scheduler.step()
+        assert len(runs.ids) == before + 1  # no step without a token for who is answered
+        taken.append(sum(answer.stored for answer in scheduler.entering))
+    pieces = [after > before for before, after in zip([0, *taken[:-2]], taken[:-1], strict=True)]
+    assert not any(a and (b or c) for a, b, c in zip(pieces, pieces[1:], pieces[2:], strict=False))
+    assert sum(pieces) >= 4

@@ -30,6 +30,7 @@ from gptwright.model.transformer import Transformer
 # Guesses pay while a step is bound by reading the weights; with more rows the arithmetic is.
 _GUESS_ROWS = 4
 _FEWEST_PREFILL = 32  # prompt tokens a step takes in at least, or a prompt would never end beside slow answers
+_SHORT_STEPS = 2  # between two that take in prompts, while answers run
 _SHARED_EVERY = 4  # while somebody waits, what nobody waits for takes part in each step of so many
 _MEMORY = 0.8  # weight of the past in the estimates of time
 
@@ -83,6 +84,7 @@ class Scheduler:
         self._sampler: tuple[tuple[int, ...], Sampler] | None = None
         self.watermark: Watermark | None = None
         self._turn = 0
+        self._rest = 0  # steps of answers alone before prompts go on
 
     def add(self, request: Request) -> None:
         """Queue a request; it joins at a coming step."""
@@ -120,7 +122,9 @@ class Scheduler:
         self._admit()
         decoding, entering = self._taking_part()
         parts = [self._next_tokens(answer) for answer in decoding]
-        chunks = self._chunks(entering, bool(decoding))
+        # A word may not leave before it is whole: with steps of answers alone in between, its tokens wait for one long step, not for each.
+        self._rest = self._rest - 1 if self._rest and decoding else _SHORT_STEPS
+        chunks = self._chunks(entering if self._rest == _SHORT_STEPS else [], bool(decoding))
         pieces = [(answer, answer.prompt[answer.stored : answer.stored + size]) for answer, size in chunks]
         for answer, ids in pieces:
             last = answer.stored + len(ids) == len(answer.prompt)
