@@ -35,7 +35,7 @@ class Constants:
     )
     busy: float = 1.5  # a slowdown that is told
     # Python, torch, the corpus's libraries and their workspaces: the peak of a run in a project less the parts that are counted. 550 to 611 MB
-    # in the eleven runs of runs.json that tell it; with the trainer alone in the process, without a project around it, 340.
+    # in eleven runs of the law's, on two threads; with the trainer alone in the process, without a project around it, 340.
     runtime_bytes: int = 589_000_000
     # Of it, what such a process holds before the run begins: 523 MB, and 584 MB after a probe. What a process holds beyond that is from
     # stages that ran before in it (a run from the corpus on: 918 MB), and no part of the run.
