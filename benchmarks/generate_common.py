@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return out
 
 
-def compare(options: argparse.Namespace, folder: Path, peers: list[Side], name: str) -> None:
+def compare(options: argparse.Namespace, folder: Path, peers: list[Side], name: str, ours: Sequence[Side] = ()) -> None:
     """Measure alternately and print a table: tokens/s, and ours against the best peer; with ``--json`` one object.
 
     Args:
@@ -91,10 +92,11 @@ def compare(options: argparse.Namespace, folder: Path, peers: list[Side], name: 
         folder: the model.
         peers: the other sides.
         name: of the benchmark.
+        ours: our sides, if not the built-in engine with ``options.weights``.
     """
     from serve_common import machine
 
-    ours = [Side(f"gptwright {w}", "ours", folder, options.threads, w, sys.executable) for w in options.weights]
+    ours = ours or [Side(f"gptwright {w}", "ours", folder, options.threads, w, sys.executable) for w in options.weights]
     sides = [*ours, *peers]
     rows: list[dict[str, Any]] = []
     for streams in options.streams:

@@ -66,9 +66,11 @@ def test_chat_when_settings_are_given_then_the_engine_gets_them(shared: tuple[st
     settings = {"temperature": 0.25, "top_p": 0.5, "seed": 7, "stop": ["zzz"]}
     more = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.5}
     body = {"model": "production", "messages": user("hello"), "max_completion_tokens": 300, **settings, **more}
-    assert httpx.post(shared[0] + "/v1/chat/completions", json=body).status_code == 200
-    got = shared[1].requests[-1].config.model_dump(exclude_defaults=True)
-    assert got == {**settings, **more, "max_tokens": 300, "stop": ("zzz",)}
+    for asked in ({}, {"logprobs": True}):
+        assert httpx.post(shared[0] + "/v1/chat/completions", json={**body, **asked}).status_code == 200
+        got = shared[1].requests[-1].config.model_dump(exclude_defaults=True)
+        told = {} if asked else {"logprobs": False}  # nobody looks at them
+        assert got == {**settings, **more, **told, "max_tokens": 300, "stop": ("zzz",)}
 
 
 def test_chat_when_a_stop_text_comes_then_the_answer_ends_before_it(client: openai.OpenAI) -> None:

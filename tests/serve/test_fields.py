@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gptwright.serve.body import ENGINE_FIELDS
+from gptwright.infer.config import GenerationConfig
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
@@ -192,8 +192,8 @@ def test_field_when_only_an_engine_can_do_it_then_it_is_honoured_or_400_names_it
     response = httpx.post(shared[0] + case["url"], json={**case["base"], field: case["engine"][field]})
     if response.status_code == 200:
         told = json.loads(shared[1].requests[-1].config.model_dump_json(exclude_defaults=True))
-        assert set(told) - {"max_tokens"}, "the engine was told nothing of it"
-        assert field in ENGINE_FIELDS or field in ("tools", "response_format")
+        assert set(told) - {"max_tokens", "logprobs"}, "the engine was told nothing of it"
+        assert field in GenerationConfig.model_fields or field in ("tools", "response_format")
     else:
         assert response.status_code == 400, response.text
         assert str(response.json()["error"]["param"]).startswith(field)

@@ -79,6 +79,10 @@ class GenerationConfig(Config):
         description="Same seed, same answer, whatever else runs beside it, on the same machine (instruction set, threads, torch version). "
         "None: a fresh one.",
     )
+    logprobs: bool = Field(
+        default=True,
+        description="Whether anybody looks at the tokens' log-probabilities. The built-in engine has them anyway; others work for them.",
+    )
     top_logprobs: int = Field(
         default=0, ge=0, le=100, description="Report this many likeliest alternatives with each token."
     )

@@ -26,6 +26,9 @@ COSTS = (
     "no adapters per request, no watermark, no alternatives with logprobs, no min_p, typical_p, logit_bias or structured output, "
     "and a seed repeats an answer only alone"
 )
+_STEP_TOKENS = (
+    1024  # prompts go in at 0.99 of the full speed (at 288: 0.88), and who is answered beside them waits up to 0.3 s
+)
 _FAMILIES = ("llama", "qwen2", "modern")
 
 
@@ -97,7 +100,7 @@ class OpenVinoScheduler:
         self._handles: dict[Answer, Any] = {}
         settings = openvino_genai.SchedulerConfig()
         settings.max_num_seqs = max_batch
-        settings.max_num_batched_tokens = prefill_tokens + max_batch
+        settings.max_num_batched_tokens = max(prefill_tokens, _STEP_TOKENS) + max_batch
         settings.cache_size = max(1, kv_bytes // 2**30)
         settings.dynamic_split_fuse = True
         settings.enable_prefix_caching = True
@@ -109,7 +112,7 @@ class OpenVinoScheduler:
     def refuses(config: GenerationConfig) -> str | None:
         """What of a request it cannot do, or None."""
         for name in ("top_logprobs", "min_p", "typical_p", "logit_bias", "form"):
-            if getattr(config, name) != type(config).model_fields[name].default:
+            if getattr(config, name) != type(config).model_fields[name].get_default(call_default_factory=True):
                 return f"{name} is not there with engine = openvino"
         return None
 
@@ -174,7 +177,7 @@ class OpenVinoScheduler:
         # The end of an answer is decided here, with the same stop ids and texts as ever.
         theirs.ignore_eos = True
         theirs.max_new_tokens = max(1, min(config.max_tokens, self.seq_len - len(prompt) + 1))
-        theirs.logprobs = 1
+        theirs.logprobs = int(config.logprobs)  # costs 8 to 10 % of the speed
         theirs.do_sample = config.temperature >= 1e-4
         if theirs.do_sample:
             theirs.temperature, theirs.top_p = config.temperature, config.top_p

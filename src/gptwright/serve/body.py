@@ -11,8 +11,6 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from gptwright.infer.config import GenerationConfig
-
 NOTHING: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
@@ -49,11 +47,6 @@ NOTHING: dict[str, tuple[Any, ...]] = {
     "speed": ("standard",),
 }
 """Fields that are not honoured, and the values besides null that ask for nothing."""
-
-ENGINE_FIELDS = frozenset(GenerationConfig.model_fields)
-"""What the engine can be told. A field of the API that needs the engine is honoured as soon as its name is in here."""
-
-NEED_ENGINE = frozenset({"frequency_penalty", "presence_penalty", "logit_bias"})
 
 Model = Annotated[str, Field(min_length=1, max_length=300, description="Id or alias of a model, or provider:model.")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -96,10 +89,9 @@ def honoured(data: Mapping[str, Any], unsupported: frozenset[str]) -> dict[str, 
     Raises:
         PydanticCustomError: one asks for something that we do not do; ``param`` names it.
     """
-    refused = unsupported | (NEED_ENGINE - ENGINE_FIELDS)
     kept = {}
     for name, value in data.items():
-        if name not in refused:
+        if name not in unsupported:
             kept[name] = value
         elif value is not None and not any(_same(value, neutral) for neutral in NOTHING.get(name, ())):
             raise refusal(name)

@@ -22,7 +22,6 @@ from gptwright.infer.watermark import Watermark
 from gptwright.serve.accounts import Accounts
 from gptwright.serve.answer import Answer, PromptText
 from gptwright.serve.background import Jobs
-from gptwright.serve.body import ENGINE_FIELDS
 from gptwright.serve.caller import Caller
 from gptwright.serve.config import ServeConfig
 from gptwright.serve.errors import ApiError, from_user_error
@@ -48,6 +47,7 @@ _SETTINGS = (
     "repetition_penalty",
     "frequency_penalty",
     "presence_penalty",
+    "seed",
 )
 
 
@@ -155,7 +155,7 @@ class Backend:
         n = body.n or 1
         form = form.fit(engine.tokenizer)
         told, shown = form.prompt(engine.tokenizer, messages)
-        config = self._settings(body, form, engine, top_logprobs=body.top_logprobs or 0)
+        config = self._settings(body, form, engine, bool(body.logprobs), body.top_logprobs or 0)
 
         def prepare() -> tuple[PromptText, int]:
             if body.truncation == "auto":
@@ -179,7 +179,9 @@ class Backend:
             for prompt in body.prompts
         ]
         model, engine = await self.engine(body.model)
-        config = self._settings(body, FREE, engine, top_logprobs=body.logprobs or 0)
+        config = self._settings(
+            body, FREE, engine, body.logprobs is not None or body.best_of is not None, body.logprobs or 0
+        )
 
         def prepare() -> list[PromptText]:
             prompts = []
@@ -361,18 +363,17 @@ class Backend:
             request, self.slots, self.metrics, model, c.request_timeout, c.keep_alive, choices, background, hosted
         )
 
-    def _settings(self, body: Sampling, form: Structure, engine: EngineLike, top_logprobs: int) -> GenerationConfig:
-        given: dict[str, Any] = {
-            name: value
-            for name in (*_SETTINGS, "seed")
-            if name in ENGINE_FIELDS and (value := getattr(body, name)) is not None
-        }
-        if body.logit_bias and "logit_bias" in ENGINE_FIELDS:
+    def _settings(
+        self, body: Sampling, form: Structure, engine: EngineLike, logprobs: bool, top_logprobs: int
+    ) -> GenerationConfig:
+        given: dict[str, Any] = {name: value for name in _SETTINGS if (value := getattr(body, name)) is not None}
+        if body.logit_bias:
             given["logit_bias"] = {int(token): bias for token, bias in body.logit_bias.items()}
             check_ids(given["logit_bias"], engine.tokenizer.vocab_size, "logit_bias")
-        limit = body.token_limit or self.config.default_max_tokens
-        fields = {**given, **form.settings, "stop": body.stop_texts, "max_tokens": limit, "top_logprobs": top_logprobs}
-        return GenerationConfig.model_validate(fields)
+        given |= {"stop": body.stop_texts, "max_tokens": body.token_limit or self.config.default_max_tokens}
+        judged = any(route.unsure_below is not None for route in self.gateway.routes.values())
+        given |= {"logprobs": logprobs or judged, "top_logprobs": top_logprobs}
+        return GenerationConfig.model_validate({**given, **form.settings})
 
 
 def check_ids(ids: Iterable[int], vocab_size: int, param: str) -> None:
