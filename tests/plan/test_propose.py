@@ -77,7 +77,9 @@ def test_propose_for_any_case_then_keeps_time_epochs_and_shapes(corpus, seconds,
     assert plan.forecast.low < plan.forecast.value < plan.forecast.high
     given = TrainConfig(max_steps=1, batch_tokens=plan.batch_tokens)
     settings = settings_for(plan.model, given, tokens=plan.tokens, unique=plan.tokens / plan.epochs)
-    assert plan.rates == pytest.approx({name: getattr(settings, name) for name in plan.rates}, rel=0.006)  # three figures
+    assert plan.rates == pytest.approx(
+        {name: getattr(settings, name) for name in plan.rates}, rel=0.006
+    )  # three figures
 
 
 def test_propose_with_much_text_and_little_time_then_the_vocabulary_stays_small():
