@@ -195,7 +195,7 @@ class OursOnOpenVino:
 
         self.seen += count
         fresh = [_ids(self.seen + i, 49_000) for i in range(count)]
-        config = GenerationConfig(max_tokens=new, temperature=0, ignore_eos=True)
+        config = GenerationConfig(max_tokens=new, temperature=0, ignore_eos=True, logprobs=False)
         return spent(lambda: self.engine.generate(fresh, config))
 
     def prompts(self, count: int) -> tuple[int, Spent]:

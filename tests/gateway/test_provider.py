@@ -74,7 +74,7 @@ def test_chat_when_the_upstream_is_a_gptwright_then_pieces_models_and_counts_com
     assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
     assert deltas[-1].completion_tokens == len("You said: hello") + 1
     got = app.state.backend.models.fake.requests[-1].config.model_dump(exclude_defaults=True)
-    assert got == {"max_tokens": 50, "temperature": 0.5, "stop": ("zz",), "seed": 3}
+    assert got == {"max_tokens": 50, "temperature": 0.5, "stop": ("zz",), "seed": 3, "logprobs": False}
     assert upstream.models() == sorted([MODEL, "production", "demo-broken-9999999999"])
     assert upstream.complete("production", HELLO) == "You said: hello"
 
