@@ -1,12 +1,19 @@
 """Streams never show half a character, half a stop text, or anything after one; and they lose nothing."""
 
+import ctypes
+import random
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gptwright.infer.text import StopMatcher, TextStream
 from gptwright.tokens.stream import StreamDecoder
+from gptwright.tokens.tokenizer import Tokenizer
 
 alphabet = st.text(alphabet="ab\nc", max_size=30)
 
@@ -100,3 +107,24 @@ def test_stop_when_it_is_split_inside_a_character_is_found() -> None:
             break
     assert shown == "so "
     assert at == len("so €€".encode())
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="asks glibc what the heap holds"
+)
+def test_words_when_many_threads_encode_are_not_kept_by_each_without_end(tokenizer_dir: Path) -> None:
+    names = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+    info = type("Info", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in names]})
+    ask = ctypes.CDLL(None).mallinfo2
+    ask.restype = info
+    grown = {}
+    for most in (10_000, 500):
+        tokenizer = Tokenizer.load(tokenizer_dir)
+        tokenizer.remember_words(most)
+        with ThreadPoolExecutor(4) as pool:
+            before = ask().uordblks
+            texts = ["".join(random.Random(number).choices("abcdefghij ", k=300)) for number in range(1500)]
+            ids = list(pool.map(tokenizer.encode, texts))
+            grown[most] = ask().uordblks - before
+        assert tokenizer.decode(ids[7]) == texts[7]
+    assert grown[500] < grown[10_000] / 2

@@ -1,5 +1,6 @@
 """Responses in the background: they outlive their client, are watched from any event on, cancelled, deleted, and survive a stop as what they are."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 
 from gptwright.core.control import ControlStore
 from gptwright.core.serving_tables import StoredResponse
+from gptwright.serve.background import Job, Jobs
 from gptwright.serve.config import ServeConfig
 from gptwright.serve.keys import create_key
 
@@ -162,3 +164,18 @@ def test_background_when_it_cannot_be_the_field_is_named(start: Start, body: dic
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     alone = httpx.post(url + "/v1/responses", json={"model": "production", "input": "a", "background": True})
     assert (alone.status_code, alone.json()["error"]["param"]) == (400, "background")
+
+
+def test_jobs_when_many_are_over_keep_the_latest_and_no_timer_of_the_others() -> None:
+    async def many() -> tuple[list[str], int]:
+        jobs, all_of_them = Jobs(), []
+        for number in range(130):
+            job = Job(None, None)  # type: ignore[arg-type]
+            jobs.add(str(number), job)
+            job.end()
+            jobs.ended(str(number))
+            all_of_them.append(job)
+        running = sum(job.forgotten is not None and not job.forgotten.cancelled() for job in all_of_them)
+        return [str(n) for n in range(130) if jobs.find(str(n), None) is not None], running
+
+    assert asyncio.run(many()) == ([str(number) for number in range(30, 130)], 100)

@@ -230,8 +230,9 @@ def test_real_engine_when_250_of_500_clients_vanish_then_answers_are_right_and_m
         assert min(found["whole"], found["vanished"]) > 5 * seconds
         assert len(left) == 4
         assert not any(left.values()), left
-        # The allocator keeps some; a leak of 1 kB a request would be more.
-        assert resident_mb(server.pid) - before < 8 + 0.5e-3 * sum(found.values())
+        # The allocator keeps some, and threads that work for the first time take some, but not without end: over 300 s (10 MB measured)
+        # a leak of 0.4 kB a request would be more.
+        assert resident_mb(server.pid) - before < 8 + 0.5e-3 * min(sum(found.values()), 20_000)
         assert open_files(server.pid) <= files + 2
         for body, alone in asks[:5]:
             assert asyncio.run(ask(url, "/v1/completions", body))[1] == alone

@@ -5,7 +5,7 @@ from typing import Any
 
 from gptwright.infer.config import GenerationConfig
 from gptwright.infer.engine import Engine
-from gptwright.infer.opening import encode_prompt, fit_chat
+from gptwright.infer.opening import WORDS, encode_prompt, fit_chat
 from gptwright.infer.request import Piece, Request
 from gptwright.infer.scoring import TokenScore
 from gptwright.tokens.tokenizer import Tokenizer
@@ -26,6 +26,7 @@ class Adapted:
     def __init__(self, engine: Engine, name: str, tokenizer: Tokenizer | None = None, base: str = "") -> None:
         self.engine, self.name, self.base = engine, name, base
         self.tokenizer = tokenizer or engine.tokenizer
+        self.tokenizer.remember_words(WORDS)
         # The scheduler ends answers at the base's stop ids; tuning may have taught other ones.
         self._stops = frozenset(self.tokenizer.stop_ids) - frozenset(engine.tokenizer.stop_ids)
 

@@ -16,7 +16,7 @@ from gptwright.core.errors import UserError
 from gptwright.infer.adapters import Adapter, with_adapter
 from gptwright.infer.cache import quarter_of_memory
 from gptwright.infer.config import GenerationConfig
-from gptwright.infer.opening import encode_prompt, fast_dtype, fit_chat, open_model
+from gptwright.infer.opening import WORDS, encode_prompt, fast_dtype, fit_chat, open_model
 from gptwright.infer.openvino import OpenVinoScheduler
 from gptwright.infer.pooling import Pooling
 from gptwright.infer.request import Piece, Request, Result
@@ -69,6 +69,7 @@ class Engine:
         path: Path | None = None,
     ) -> None:
         self.model, self.tokenizer, self.path = model.eval(), tokenizer, path
+        tokenizer.remember_words(WORDS)
         kv_bytes = kv_bytes or quarter_of_memory()
         self._scheduler: Scheduler | OpenVinoScheduler
         if backend == "openvino":

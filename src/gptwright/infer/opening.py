@@ -12,6 +12,9 @@ from gptwright.model.lora import is_adapter, load_adapter, merge_lora, read_base
 from gptwright.model.transformer import Transformer
 from gptwright.tokens.tokenizer import Tokenizer
 
+WORDS = 500
+"""Words whose ids each thread keeps: a server encodes on many threads, and the library's own 10,000 are 6 MB on each of them."""
+
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     """bf16 where the hardware multiplies it (AMX, AVX512-BF16, a GPU that has it), else fp32. fp16 has no fast path on CPUs."""

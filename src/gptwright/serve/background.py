@@ -38,6 +38,7 @@ class Job:
         self.growing, self.key_id = growing, key_id
         self.events: list[Event] = []
         self.over = False
+        self.forgotten: asyncio.TimerHandle | None = None
         self.cancelled = self.deleted = False
         self._changed = asyncio.Event()
 
@@ -95,8 +96,10 @@ class Jobs:
 
     def ended(self, response_id: str) -> None:
         """Forget a response's events after a while, and the oldest at once when there are many."""
-        loop = asyncio.get_running_loop()
-        loop.call_later(KEPT_S, self._jobs.pop, response_id, None)
+        if (job := self._jobs.get(response_id)) is not None:
+            job.forgotten = asyncio.get_running_loop().call_later(KEPT_S, self._jobs.pop, response_id, None)
         over = [name for name, job in self._jobs.items() if job.over]
         for name in over[: max(0, len(over) - _MOST_KEPT)]:
-            del self._jobs[name]
+            timer = self._jobs.pop(name).forgotten
+            if timer is not None:
+                timer.cancel()

@@ -161,6 +161,18 @@ class Tokenizer:
 
     # Text to ids
 
+    def remember_words(self, most: int) -> None:
+        """Bound the cache that every thread which encodes has for itself, for as long as it lives.
+
+        Args:
+            most: words; the library's own bound of 10,000 saves up to a fifth of the time and takes up to 6 MB of each thread.
+        """
+        resize = getattr(
+            self._hf.model, "_resize_cache", None
+        )  # private to the library; a model without merges has none
+        if resize is not None:
+            resize(most)
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text. Control tokens in the text come out as ordinary characters."""
         return self.encode_batch([text])[0]
