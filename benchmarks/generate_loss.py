@@ -45,10 +45,11 @@ def main() -> None:
     options = flags.parse_args()
     folder = options.model or smollm2()[0]
     model, tokenizer = load_model(folder, torch.bfloat16).eval(), Tokenizer.load(folder)
+    window = min(options.window, model.config.seq_len)
     windows = [
-        ids[at : at + options.window]
+        ids[at : at + window]
         for ids in (tokenizer.encode(text) for text in texts(options.text))
-        for at in range(0, len(ids) - options.window, options.window)
+        for at in range(0, len(ids) - window, window)
     ]
     n_bytes = sum(len(tokenizer.decode(ids[1:]).encode()) for ids in windows)
     base = None
