@@ -5,12 +5,16 @@ import http.server
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.corpus.sources.gathered import OPTIONS, Gather, requested
 
+from gptwright.corpus.sources import web
 from gptwright.corpus.sources.fetch import Fetcher
 from gptwright.corpus.sources.options import CrawlOptions
+from gptwright.corpus.sources.raw import Place, RawStore
 
 
 @dataclass
@@ -123,3 +127,17 @@ def client() -> Iterator[Callable[..., Fetcher]]:
     yield make
     for one in made:
         one.__exit__()
+
+
+@pytest.fixture
+def gather(tmp_path: Path, client: Callable[..., Any]) -> Gather:
+    """Gather a source and give its places by locator."""
+
+    def run(
+        uri: str, options: dict[str, Any] | None = None, settings: dict[str, Any] | None = None, **parts: Any
+    ) -> dict[str, Place]:
+        request = requested(tmp_path, uri, options, settings)
+        web.gather_with(request, client({**OPTIONS, **(options or {})}, **parts))
+        return {place.locator: place for place in RawStore(request.raw).places()}
+
+    return run

@@ -12,70 +12,13 @@ from typing import Any
 
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecordType
+from tests.corpus.sources.gathered import OPTIONS, Gather, body, feed, outcomes, small_site, store
 
 from gptwright.core.errors import Interrupted, UserError
 from gptwright.corpus.config import SourceConfig
-from gptwright.corpus.sources import consent, web
-from gptwright.corpus.sources.base import Request
+from gptwright.corpus.sources import consent
 from gptwright.corpus.sources.crawl import BEYOND
-from gptwright.corpus.sources.kinds import list_source, request_for
-from gptwright.corpus.sources.raw import Place, RawStore
-from gptwright.corpus.sources.warcrecords import Found, bodies
-
-OPTIONS = {"delay": 0, "timeout": 5, "allow_private": True, "depth": 5}
-Gather = Callable[..., dict[str, Place]]
-
-
-@pytest.fixture
-def gather(tmp_path: Path, client: Callable[..., Any]) -> Gather:
-    """Gather a source and give its places by locator."""
-
-    def run(
-        uri: str, options: dict[str, Any] | None = None, settings: dict[str, Any] | None = None, **parts: Any
-    ) -> dict[str, Place]:
-        request = requested(tmp_path, uri, options, settings)
-        web.gather_with(request, client({**OPTIONS, **(options or {})}, **parts))
-        return {place.locator: place for place in RawStore(request.raw).places()}
-
-    return run
-
-
-def requested(
-    root: Path, uri: str, options: dict[str, Any] | None = None, settings: dict[str, Any] | None = None
-) -> Request:
-    config = SourceConfig.model_validate({"uri": uri, "crawl": {**OPTIONS, **(options or {})}, **(settings or {})})
-    return request_for("s", config, root)
-
-
-def store(root: Path) -> RawStore:
-    return RawStore(root / "work" / "corpus" / "raw" / "s")
-
-
-def body(place: Place) -> bytes:
-    assert place.file is not None
-    with open(place.file, "rb") as file:
-        (found,) = bodies(file, Found())
-    return found.data
-
-
-def outcomes(places: dict[str, Place], base: str) -> dict[str, str]:
-    return {locator.removeprefix(base): place.outcome for locator, place in places.items()}
-
-
-def small_site(server: Any) -> None:
-    server.text("/robots.txt", "User-agent: *\nDisallow: /private/\n")
-    server.page(
-        "/",
-        '<title>Home</title><a href="/a?utm_source=x">a</a><a href="/private/x">p</a><a href="/pic.PNG">i</a><a href="/feed.mp3">m</a>'
-        '<a rel="nofollow" href="/unfollowed">n</a><a href="http://other.example/">o</a><a href="/gone">g</a><a href="/old">r</a>',
-    )
-    server.page("/a", '<title>A</title><a href="/#top">home</a><a href="/b">b</a><p>text of a</p>')
-    server.page("/b", '<title>B</title><a href="/c">c</a>')
-    server.page("/c", '<title>C</title><a href="/d">d</a>')
-    server.page("/d", "<title>D</title>")
-    server.replies["/old"] = type(server.replies["/"])(status=301, headers={"Location": "/new"})
-    server.page("/new", "<title>New</title>")
-    server.text("/feed.mp3", "x", "audio/mpeg")
+from gptwright.corpus.sources.kinds import list_source
 
 
 def test_crawl_when_a_small_site_then_each_page_has_one_outcome(server: Any, gather: Gather, tmp_path: Path) -> None:
@@ -331,94 +274,6 @@ def test_page_when_it_redirects_in_a_ring_then_each_is_asked_once(server: Any, g
 def test_gather_when_the_uri_is_no_address_then_the_error_shows_one(gather: Gather, uri: str) -> None:
     with pytest.raises(UserError, match="no web address"):
         gather(uri)
-
-
-def test_sitemap_when_an_index_then_its_pages_and_unchanged_ones_are_not_asked_again(
-    server: Any, gather: Gather
-) -> None:
-    server.text("/robots.txt", f"User-agent: *\nDisallow: /no\nSitemap: {server.base}/index.xml\n")
-    server.text(
-        "/index.xml",
-        f"<sitemapindex><sitemap><loc>{server.base}/1.xml</loc></sitemap><sitemap><loc>{server.base}/2.xml</loc></sitemap></sitemapindex>",
-        "text/xml",
-    )
-
-    def sitemap(a: str) -> None:
-        pages = f"<url><loc>{server.base}/a</loc><lastmod>{a}</lastmod></url><url><loc>{server.base}/b</loc></url>"
-        pages += f"<url><loc>{server.base}/no</loc></url><url><loc>http://other.example/</loc></url>"
-        server.text("/1.xml", f"<urlset>{pages}</urlset>", "text/xml")
-
-    sitemap("2024-01-01")
-    for name in ("/a", "/b"):
-        server.page(name, f"<title>{name}</title><a href='/linked'>x</a>")
-    places = gather(f"sitemap:{server.base}")
-    assert outcomes(places, server.base) == {
-        "/a": "ok", "/b": "ok", "/no": "skipped", "/2.xml": "unreadable", "/1.xml#other-hosts": "skipped",
-    }  # fmt: skip
-    server.asked.clear()
-    gather(f"sitemap:{server.base}")
-    assert "/a" not in server.paths()
-    sitemap("2024-02-02")
-    gather(f"sitemap:{server.base}")
-    assert server.paths().count("/a") == 1
-
-
-def test_sitemap_when_it_is_none_then_the_error_says_what_it_is(server: Any, gather: Gather) -> None:
-    server.page("/sitemap.xml", "<html>not found")
-    with pytest.raises(UserError, match=r"sitemap\.xml: a <html>, which is neither a sitemap nor a feed"):
-        gather(f"sitemap:{server.base}/sitemap.xml")
-
-
-def feed(base: str, numbers: list[int], full: tuple[int, ...] = ()) -> str:
-    items = "".join(
-        f"<item><title>Post {n}</title><link>{base}/{n}</link><pubDate>Mon, 0{n} Jan 2024 00:00:00 GMT</pubDate>"
-        + (f"<content:encoded>{'&lt;p&gt;full text &lt;/p&gt;' * 80} {n}</content:encoded>" if n in full else "")
-        + "</item>"
-        for n in numbers
-    )
-    return (
-        '<rss xmlns:content="http://purl.org/rss/1.0/modules/content/"><channel><title>Blog</title>'
-        f"<license>https://creativecommons.org/licenses/by/4.0/</license>{items}</channel></rss>"
-    )
-
-
-def test_feed_when_entries_are_full_then_their_text_is_used_and_other_pages_are_asked_for(
-    server: Any, gather: Gather
-) -> None:
-    server.text("/robots.txt", "User-agent: *\nDisallow: /3\n")
-    server.text("/feed", feed(server.base, [1, 2, 3], full=(1, 3)), "application/rss+xml")
-    server.page("/2", "<title>From its page</title>")
-    places = gather(f"feed:{server.base}/feed")
-    assert outcomes(places, server.base) == {"/1": "ok", "/2": "ok", "/3": "skipped"}
-    one = places[f"{server.base}/1"]
-    assert b"full text" in body(one)
-    assert (one.facts.title, one.facts.attribution, one.facts.license_id, one.facts.license_source) == (
-        "Post 1",
-        "Blog",
-        "CC-BY-4.0",
-        "feed",
-    )
-    assert str(one.facts.published_at) == "2024-01-01 00:00:00+00:00"
-    assert places[f"{server.base}/2"].facts.title == "From its page"
-    assert server.paths() == ["/feed", "/2"]
-
-
-def test_feed_when_it_moves_on_then_older_entries_stay_while_their_pages_are_there(
-    server: Any, gather: Gather, tmp_path: Path
-) -> None:
-    server.text("/feed", feed(server.base, [1, 2, 4], full=(1,)), "application/rss+xml")
-    server.page("/2", "<title>2</title>")
-    server.page("/4", "<title>4</title>")
-    gather(f"feed:{server.base}/feed")
-    server.text("/feed", feed(server.base, [5]), "application/rss+xml")
-    server.page("/5", "<title>5</title>")
-    del server.replies["/4"]
-    assert outcomes(gather(f"feed:{server.base}/feed"), server.base) == {
-        "/1": "ok",
-        "/2": "ok",
-        "/4": "unreadable",
-        "/5": "ok",
-    }
 
 
 def test_gather_when_stopped_then_it_goes_on_where_it_was(server: Any, gather: Gather, tmp_path: Path) -> None:
