@@ -129,11 +129,11 @@ def test_watchers_when_they_read_are_never_cut_off_and_when_they_do_not_are_let_
     idle = [slow_reader(url, None, f"GET /v1/responses/{made}?stream=true") for _ in range(2)]
     idle.append(slow_reader(url, {**asked, **large}, "POST /v1/responses"))  # one that watches what it began
     try:
+        assert until(lambda: backend.active == 3)
         assert until(lambda: backend.slots.taken == 0)
         whole = watched(made)
         assert "event: response.completed" in whole
         assert len(whole) > 5e6
-        assert backend.active == 3
         assert until(lambda: backend.active == 0, 20), backend.active  # who reads nothing is let go
         assert time.monotonic() - at >= config.request_timeout
         # Longer ago than an answer and its reader may take: it is watched from the beginning all the same.
